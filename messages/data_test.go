@@ -22,7 +22,7 @@ func TestData(t *testing.T) {
 		{
 			&licensedv1.TitlePlayed{License: terms, Counted: true},
 			`{"counted":true,"license":{"acquiredAt":"2026-01-01T00:00:00.000Z","expiresAt":"2026-01-31T00:00:00.000Z",` +
-				`"released":true,"renewals":2,"studioId":"netflix"}}`,
+				`"playHours":48,"released":true,"renewals":2,"studioId":"netflix"}}`,
 		},
 		{
 			&licensedv1.CommandRefused{

@@ -20,17 +20,23 @@ var mappers = map[string]func(data []byte) (proto.Message, error){
 	"LicenseCreated/1":  read[licensedv1.LicenseCreated],
 	"LicenseAcquired/1": read[licensedv1.LicenseAcquired],
 	"LicenseRenewed/1":  read[licensedv1.LicenseRenewed],
-	"LicenseReleased/1": read[licensedv1.LicenseReleased],
-	"TitleDownloaded/1": read[licensedv1.TitleDownloaded],
-	"TitlePlayed/1":     read[licensedv1.TitlePlayed],
-	"TitleDeleted/1":    read[licensedv1.TitleDeleted],
-	"DeviceActivated/1": read[licensedv1.DeviceActivated],
+	// Version 2 has hours that a playback begins. Without them, version 1 is written.
+	"LicenseAcquired/2":  read[licensedv1.LicenseAcquired],
+	"LicenseRenewed/2":   read[licensedv1.LicenseRenewed],
+	"LicenseShortened/1": read[licensedv1.LicenseShortened],
+	"LicenseReleased/1":  read[licensedv1.LicenseReleased],
+	"TitleDownloaded/1":  read[licensedv1.TitleDownloaded],
+	"TitlePlayed/1":      read[licensedv1.TitlePlayed],
+	"TitleDeleted/1":     read[licensedv1.TitleDeleted],
+	"DeviceActivated/1":  read[licensedv1.DeviceActivated],
 	// Version 1 has no fields: each counts as a removal.
 	"DeviceDeactivated/1": read[licensedv1.DeviceDeactivated],
 	"DeviceDeactivated/2": read[licensedv1.DeviceDeactivated],
 	// Version 1 names no devices that stay.
-	"PlanChanged/1":     read[licensedv1.PlanChanged],
-	"PlanChanged/2":     read[licensedv1.PlanChanged],
+	"PlanChanged/1": read[licensedv1.PlanChanged],
+	"PlanChanged/2": read[licensedv1.PlanChanged],
+	// Version 3 has a time of grace. Without one, version 2 is written.
+	"PlanChanged/3":     read[licensedv1.PlanChanged],
 	"DevicesSelected/1": read[licensedv1.DevicesSelected],
 	"CommandAccepted/1": read[licensedv1.CommandAccepted],
 	"CommandRefused/1":  read[licensedv1.CommandRefused],
@@ -50,13 +56,21 @@ func read[M any, P interface {
 // EventMapper returns the event mapper under which an event is stored today, or "" if the message is
 // not an event.
 func EventMapper(event proto.Message) string {
-	switch event.(type) {
+	switch e := event.(type) {
 	case *licensedv1.LicenseCreated:
 		return "LicenseCreated/1"
 	case *licensedv1.LicenseAcquired:
+		if e.GetPlayHours() > 0 {
+			return "LicenseAcquired/2"
+		}
 		return "LicenseAcquired/1"
 	case *licensedv1.LicenseRenewed:
+		if e.GetLicense().GetPlayHours() > 0 {
+			return "LicenseRenewed/2"
+		}
 		return "LicenseRenewed/1"
+	case *licensedv1.LicenseShortened:
+		return "LicenseShortened/1"
 	case *licensedv1.LicenseReleased:
 		return "LicenseReleased/1"
 	case *licensedv1.TitleDownloaded:
@@ -70,6 +84,9 @@ func EventMapper(event proto.Message) string {
 	case *licensedv1.DeviceDeactivated:
 		return "DeviceDeactivated/2"
 	case *licensedv1.PlanChanged:
+		if e.GetGraceUntilMs() > 0 {
+			return "PlanChanged/3"
+		}
 		return "PlanChanged/2"
 	case *licensedv1.DevicesSelected:
 		return "DevicesSelected/1"

@@ -22,6 +22,7 @@ var writeGoldenFiles = flag.Bool("write-golden", false,
 
 var terms = &licensedv1.LicenseTerms{
 	StudioId: "netflix", AcquiredAtMs: 1767225600000, ExpiresAtMs: 1769817600000, Renewals: 2, Released: true,
+	PlayHours: 48,
 }
 
 var occurrence = &licensedv1.Occurrence{
@@ -32,18 +33,20 @@ var occurrence = &licensedv1.Occurrence{
 // samples has an event of each type as it is stored today, with every field set.
 var samples = []proto.Message{
 	&licensedv1.LicenseCreated{},
-	&licensedv1.LicenseAcquired{StudioId: "netflix", ExpiresAtMs: 1769817600000, IssuedAtMs: 1767225599000},
+	&licensedv1.LicenseAcquired{StudioId: "netflix", ExpiresAtMs: 1769817600000, IssuedAtMs: 1767225599000,
+		PlayHours: 48},
 	&licensedv1.LicenseRenewed{License: terms},
+	&licensedv1.LicenseShortened{License: terms, Cause: licensedv1.ShortenedBy_SHORTENED_BY_TITLE_END},
 	&licensedv1.LicenseReleased{License: terms},
 	&licensedv1.TitleDownloaded{License: terms, Occurrence: occurrence, IssuedAtMs: 1767225599000},
-	&licensedv1.TitlePlayed{License: terms, Counted: true, Occurrence: occurrence},
+	&licensedv1.TitlePlayed{License: terms, Counted: true, Occurrence: occurrence, StartsHours: true},
 	&licensedv1.TitleDeleted{Occurrence: occurrence},
 	&licensedv1.DeviceActivated{IssuedAtMs: 1767225599000},
 	&licensedv1.DeviceDeactivated{Removal: &licensedv1.Removal{
 		Counted: true, Removals: 2, Limit: proto.Uint32(4), DevicesInUse: 1, DeviceLimit: 3,
 	}},
 	&licensedv1.PlanChanged{PlanId: "premium", DeviceLimit: 4, IssuedAtMs: 1767225599000,
-		StayingDeviceIds: []string{"ipad", "iphone"}},
+		StayingDeviceIds: []string{"ipad", "iphone"}, GraceUntilMs: 1767830400000},
 	&licensedv1.DevicesSelected{StayingDeviceIds: []string{"ipad", "iphone"}, Binding: true, Chosen: true},
 	&licensedv1.CommandAccepted{
 		Command:  licensedv1.CommandKind_COMMAND_KIND_RELEASE_LICENSE,
@@ -202,7 +205,7 @@ func TestEventMapperOfOthers(t *testing.T) {
 }
 
 func TestDecodeEventErrors(t *testing.T) {
-	if _, err := DecodeEvent("LicenseAcquired/2", nil); !errors.Is(err, ErrUnknownMapper) {
+	if _, err := DecodeEvent("LicenseAcquired/9", nil); !errors.Is(err, ErrUnknownMapper) {
 		t.Errorf("a mapper of the future: %v", err)
 	}
 	if _, err := DecodeEvent("LicenseAcquired/1", []byte{0xff}); err == nil {

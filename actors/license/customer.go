@@ -3,6 +3,8 @@ package license
 import (
 	"slices"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"licensed/actors/license/policy"
 	"licensed/messages/licensedv1"
 )
@@ -36,6 +38,10 @@ func (v view) customer(q *licensedv1.GetCustomer) (*licensedv1.GetCustomerRespon
 		}
 	}
 	res.Deactivations = quota(deactivations, v.policy.Deactivations())
+	res.GraceUntil = v.graceUntil()
+	var downloads []int64
+	v.eachDownload(func(at int64) { downloads = append(downloads, at+month) })
+	res.MonthlyDownloads = quota(downloads, v.policy.PlanLimits(s.plan).MonthlyDownloads)
 	all := v.entries()
 	slices.SortFunc(all, func(a, b entry) int { return a.compare(b.place) })
 	entries, next, err := page(customerList, all, q, func(e entry) place { return e.place })
@@ -57,7 +63,7 @@ func (v view) entries() []entry {
 	for i := range s.devices {
 		if !s.forgottenDevice(i, v.now) {
 			all = append(all, entry{place{at: entryDevice, device: s.devices[i].id},
-				func(res *licensedv1.GetCustomerResponse) { res.Devices = append(res.Devices, v.deviceMessage(i)) }})
+				func(res *licensedv1.GetCustomerResponse) { res.Devices = append(res.Devices, v.customerDevice(i)) }})
 		}
 	}
 	titles, studios := make([]bool, len(s.titles)), make(map[string][]int64)
@@ -89,10 +95,32 @@ func (v view) entries() []entry {
 	return all
 }
 
+// graceUntil returns until when devices that do not stay may renew; nil if there are none or they may not.
+func (v view) graceUntil() *timestamppb.Timestamp {
+	if p := v.places(nil); v.now < v.state.grace && p.exceeded() {
+		return timestamp(v.state.grace)
+	}
+	return nil
+}
+
+// customerDevice returns a device with the use of the plan's limit of titles.
+func (v view) customerDevice(i int) *licensedv1.Device {
+	var ends []int64
+	for j := range v.state.licenses {
+		if l := &v.state.licenses[j]; int(l.device) == i && l.active(v.now) {
+			ends = append(ends, l.expires)
+		}
+	}
+	d := v.deviceMessage(i)
+	d.Licenses = quota(ends, v.policy.PlanLimits(v.state.plan).TitlesPerDevice)
+	return d
+}
+
 // customerLicense returns a licence with its status.
 func (v view) customerLicense(l *license) *licensedv1.CustomerLicense {
 	out := &licensedv1.CustomerLicense{
 		License: v.licenseMessage(l), Status: licensedv1.LicenseStatus_LICENSE_STATUS_EXPIRED,
+		FirstPlayedAt: optionalTime(l.played),
 	}
 	switch {
 	case l.released != 0:

@@ -37,9 +37,15 @@ func (r *trial) checkCustomer() {
 	}
 	r.checkQuota(whole.DevicesInUse, refuses(licensedv1.Rule_RULE_DEVICE_LIMIT, acquire("another", "another")))
 	r.checkQuota(whole.Deactivations, func(at int64) bool { // No device may be known by then.
-		limit := view{now: at, policy: r.kind.Policy(), state: r.live.(*aggregate).state}.deactivationLimit()
+		limit := view{now: at, policy: r.kind.Policy(), state: r.ended()}.deactivationLimit()
 		return !limit.ok()
 	})
+	r.checkQuota(whole.MonthlyDownloads, refuses(licensedv1.Rule_RULE_MONTHLY_LIMIT, acquire("another", "another")))
+	for _, d := range whole.Devices {
+		if d.Active {
+			r.checkQuota(d.Licenses, refuses(licensedv1.Rule_RULE_DEVICE_TITLES, acquire(d.DeviceId, "another")))
+		}
+	}
 	for _, t := range whole.Titles {
 		r.checkQuota(t.Yearly, refuses(licensedv1.Rule_RULE_YEARLY_LIMIT, acquire("another", t.TitleId)))
 		for _, s := range whole.Studios {

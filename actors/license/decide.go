@@ -11,6 +11,7 @@ import (
 
 	"licensed/actors"
 	"licensed/actors/license/policy"
+	"licensed/internal/planted"
 	"licensed/messages/licensedv1"
 )
 
@@ -22,6 +23,7 @@ const customer = "customer"
 // that no API lets through: none, or one with an id that is empty, is not UTF-8 or contains a '/'.
 func Decide(now time.Time, p *policy.Policy, s *State, c *licensedv1.Command) actors.Decision {
 	d := decider{view: view{now: now.UnixMilli(), policy: p, state: s}, issued: issueTime(c)}
+	ended := d.endTitles()
 	switch c := c.GetCommand().(type) {
 	case *licensedv1.Command_AcquireLicense:
 		d.acquire(c.AcquireLicense.GetDeviceId(), c.AcquireLicense.GetTitleId(), c.AcquireLicense.GetNewDownload())
@@ -42,7 +44,60 @@ func Decide(now time.Time, p *policy.Policy, s *State, c *licensedv1.Command) ac
 	default:
 		panic(fmt.Sprintf("license: no command, but %T", c))
 	}
+	// What a refusal says holds with the ends, too, but it changes nothing.
+	if !d.decision.Refused {
+		d.decision.Events = append(ended, d.decision.Events...)
+	}
 	return d.decision
+}
+
+// endTitles returns the events that end licences of titles that are available for a shorter time than when the
+// licences were granted. The view has them applied to a copy of the state.
+func (d *decider) endTitles() []actors.Event {
+	if !d.policy.EndsTitles() || planted.Bug(planted.LetTitleRun) {
+		return nil
+	}
+	for i := range d.state.licenses {
+		l := &d.state.licenses[i]
+		if at := d.titleEnd(l); at < l.expires && l.active(d.now) {
+			d.shorten(l, at, licensedv1.ShortenedBy_SHORTENED_BY_TITLE_END)
+		}
+	}
+	if len(d.decision.Events) == 0 {
+		return nil
+	}
+	d.sortFrom(0)
+	ended := d.decision.Events
+	d.decision.Events = nil
+	copied := *d.state
+	copied.licenses = slices.Clone(copied.licenses)
+	for _, e := range ended {
+		device, title, _ := strings.Cut(e.AggregateID, "/")
+		l := &copied.licenses[copied.license(copied.device(device), copied.title(title))]
+		l.expires, l.order = e.Value.(*licensedv1.LicenseShortened).GetLicense().GetExpiresAtMs(), e.Order+1
+	}
+	d.state = &copied
+	return ended
+}
+
+// titleEnd returns when a licence ends at the latest, by its title. It was active until its last use.
+func (v view) titleEnd(l *license) int64 {
+	end := v.policy.Title(v.state.titles[l.title]).End
+	if end.IsZero() {
+		return maxTime
+	}
+	at := max(end.UnixMilli(), l.since)
+	if n := len(l.uses); n > 0 {
+		at = max(at, l.uses[n-1].at())
+	}
+	return at
+}
+
+// ended returns the view of a state with the licences ended that endTitles ends.
+func (v view) ended() view {
+	d := decider{view: v}
+	d.endTitles()
+	return d.view
 }
 
 // decider collects the events of one command.
@@ -111,7 +166,7 @@ func (d *decider) acquire(deviceID, titleID string, newDownload bool) {
 	}
 	title := d.policy.Title(titleID)
 	d.add(id, order, &licensedv1.LicenseAcquired{
-		StudioId: title.Studio, ExpiresAtMs: d.expiry(&title), IssuedAtMs: d.issued,
+		StudioId: title.Studio, ExpiresAtMs: d.expiry(&title), IssuedAtMs: d.issued, PlayHours: title.PlayHours,
 	})
 	d.add(id, order+1, &licensedv1.TitleDownloaded{})
 	d.takePlace(t.device)
@@ -132,8 +187,15 @@ func (d *decider) renew(c *licensedv1.RenewLicense) {
 	}
 	l, title := d.license(t), d.policy.Title(titleID)
 	terms := d.terms(l)
-	terms.ExpiresAtMs = d.expiry(&title)
+	terms.ExpiresAtMs, terms.PlayHours = d.expiry(&title), title.PlayHours
 	terms.Renewals++
+	if d.onGrace(t.device) { // It takes no place: it leaves one when the grace ends.
+		if !planted.Bug(planted.RenewBeyondGrace) {
+			terms.ExpiresAtMs = min(terms.ExpiresAtMs, d.state.grace)
+		}
+		d.add(t.aggregateID(), l.order, &licensedv1.LicenseRenewed{License: terms})
+		return
+	}
 	d.add(t.aggregateID(), l.order, &licensedv1.LicenseRenewed{License: terms})
 	d.takePlace(t.device)
 }
@@ -185,7 +247,24 @@ func (d *decider) play(c *licensedv1.RecordPlayback) {
 	}
 	l := d.license(t)
 	counts := d.countsPlays(d.policy.Title(titleID).YearlyLimit)
-	d.add(t.aggregateID(), l.order, &licensedv1.TitlePlayed{License: d.terms(l), Counted: counts})
+	after, starts := *l, d.startsHours(l, d.now)
+	if starts {
+		after.play(d.now)
+	}
+	d.add(t.aggregateID(), l.order, &licensedv1.TitlePlayed{
+		License: d.terms(&after), Counted: counts, StartsHours: starts,
+	})
+}
+
+// startsHours reports whether a playback begins the hours of a licence: the first since it was granted or, where a
+// licence that was played is not renewed, since it was acquired.
+func (d *decider) startsHours(l *license, at int64) bool {
+	from := l.granted
+	if !d.policy.RenewAfterPlay() {
+		from = l.acquired
+	}
+	return l.playHours > 0 && l.released == 0 && at >= from && (l.played == 0 || at < l.played ||
+		planted.Bug(planted.RestartHours))
 }
 
 // deactivate decides DeactivateDevice, with the release of all active licences on the
@@ -219,10 +298,7 @@ func (d *decider) deactivate(deviceID string, activated int64) {
 			d.released(deviceID+"/"+d.state.titles[l.title], l)
 		}
 	}
-	// The order of the table depends on what snapshots dropped; that of the events must not.
-	slices.SortFunc(d.decision.Events[first:], func(a, b actors.Event) int {
-		return strings.Compare(a.AggregateID, b.AggregateID)
-	})
+	d.sortFrom(first)
 }
 
 // changePlan decides ChangePlan. Licences that the new plan would not allow stay, and it is fixed which devices do.
@@ -249,8 +325,42 @@ func (d *decider) changePlan(plan string, replaced int64) {
 		d.add(customer, d.state.order, present)
 		return
 	}
-	d.add(customer, d.state.order, &licensedv1.PlanChanged{
+	e := &licensedv1.PlanChanged{
 		PlanId: plan, DeviceLimit: limit, IssuedAtMs: d.issued, StayingDeviceIds: d.shrunk(limit),
+	}
+	d.add(customer, d.state.order, e)
+	// The grace is that of the plan that ends, if the new one leaves no place for some devices.
+	days := d.policy.PlanLimits(d.state.plan).GraceDays
+	if p := d.places(nil); uint64(p.n) > uint64(limit) && days != policy.Unlimited {
+		e.GraceUntilMs = d.now + int64(days)*day
+		d.shortenOthers(e.GetStayingDeviceIds(), e.GraceUntilMs)
+	}
+}
+
+// shortenOthers ends the active licences at a time at the latest that are on other devices than these.
+func (d *decider) shortenOthers(staying []string, at int64) {
+	first := len(d.decision.Events)
+	for i := range d.state.licenses {
+		l := &d.state.licenses[i]
+		if l.active(d.now) && l.expires > at && !slices.Contains(staying, d.state.devices[l.device].id) {
+			d.shorten(l, at, licensedv1.ShortenedBy_SHORTENED_BY_PLAN_GRACE)
+		}
+	}
+	d.sortFrom(first)
+}
+
+// shorten appends an event that ends a licence earlier.
+func (d *decider) shorten(l *license, at int64, cause licensedv1.ShortenedBy) {
+	terms := d.terms(l)
+	terms.ExpiresAtMs = at
+	d.add(d.state.idOf(l), l.order, &licensedv1.LicenseShortened{License: terms, Cause: cause})
+}
+
+// sortFrom sorts events about several licences: the order of the table depends on what snapshots dropped; that of the
+// events must not.
+func (d *decider) sortFrom(first int) {
+	slices.SortFunc(d.decision.Events[first:], func(a, b actors.Event) int {
+		return strings.Compare(a.AggregateID, b.AggregateID)
 	})
 }
 
@@ -270,6 +380,7 @@ func (d *decider) terms(l *license) *licensedv1.LicenseTerms {
 		ExpiresAtMs:  l.expires,
 		Renewals:     l.renewals,
 		Released:     l.released != 0,
+		PlayHours:    l.playHours,
 	}
 }
 

@@ -45,6 +45,7 @@ func (v view) describe() *licensedv1.CustomerState {
 	out.DeactivationLimit = limitOf(v.policy.Deactivations())
 	p := v.places(nil)
 	out.SelectionBinds, out.SelectionMade = p.bound, p.bound && s.chosen && p.exceeded()
+	out.GraceUntil = v.graceUntil()
 	out.Titles = v.describeTitles()
 	slices.SortFunc(out.Devices,
 		func(a, b *licensedv1.DeviceState) int { return strings.Compare(a.DeviceId, b.DeviceId) })
@@ -73,6 +74,7 @@ func (v view) describeLicense(l *license) *licensedv1.LicenseState {
 		AcquiredAt: timestamp(l.acquired),
 		ExpiresAt:  timestamp(l.expires),
 		Renewals:   l.renewals,
+		PlayHours:  optionalHours(l.playHours), FirstPlayedAt: optionalTime(l.played),
 	}
 	if l.released != 0 {
 		out.ReleasedAt = timestamp(l.released)

@@ -37,7 +37,7 @@ func Evolve(s *State, e actors.Event) {
 			s.deactivations = s.deactivations[1:]
 		}
 	case *licensedv1.PlanChanged:
-		s.plan, s.order = v.GetPlanId(), e.Order+1
+		s.plan, s.order, s.grace = v.GetPlanId(), e.Order+1, v.GetGraceUntilMs()
 		s.choice = intentOf(at, v.GetIssuedAtMs())
 		s.selectDevices(v.GetStayingDeviceIds(), len(v.GetStayingDeviceIds()) > 0, false)
 	case *licensedv1.DevicesSelected:
@@ -74,6 +74,7 @@ func (s *State) evolveLicense(e actors.Event, at int64) {
 		l.begin(at)
 		l.acquired, l.expires, l.released, l.renewals = at, v.GetExpiresAtMs(), 0, 0
 		l.meant = intentOf(at, v.GetIssuedAtMs()).meant
+		l.grant(at, v.GetPlayHours())
 		s.see(deviceID, at)
 	case *licensedv1.LicenseRenewed:
 		l = s.hold(deviceID, titleID)
@@ -81,7 +82,11 @@ func (s *State) evolveLicense(e actors.Event, at int64) {
 			l.begin(at)
 		}
 		l.expires, l.renewals = v.GetLicense().GetExpiresAtMs(), v.GetLicense().GetRenewals()
+		l.grant(at, v.GetLicense().GetPlayHours())
 		s.see(deviceID, at)
+	case *licensedv1.LicenseShortened:
+		l = s.hold(deviceID, titleID)
+		l.expires = min(l.expires, v.GetLicense().GetExpiresAtMs())
 	case *licensedv1.LicenseReleased:
 		l = s.hold(deviceID, titleID)
 		l.released = at
@@ -96,6 +101,9 @@ func (s *State) evolveLicense(e actors.Event, at int64) {
 		l = s.hold(deviceID, titleID)
 		if v.GetCounted() {
 			l.use(newUse(at, true))
+		}
+		if v.GetStartsHours() {
+			l.play(at)
 		}
 		s.see(deviceID, at)
 	default:

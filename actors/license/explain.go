@@ -185,11 +185,9 @@ func (x *Explainer) tell(e *Recorded) {
 	case *licensedv1.TitleDownloaded:
 		x.tellDownloaded(e)
 	case *licensedv1.TitlePlayed:
-		counts := ""
-		if v.GetCounted() {
-			counts = ", which counts against the title's yearly limit"
-		}
-		x.add(e, unchanged, "Played", "Played%s.", counts)
+		x.tellPlayed(e, v)
+	case *licensedv1.LicenseShortened:
+		x.tellShortened(e, v)
 	case *licensedv1.DeviceActivated:
 		x.add(e, aside, "", "Device %s activated.", x.device)
 	case *licensedv1.DeviceDeactivated:
@@ -201,7 +199,7 @@ func (x *Explainer) tell(e *Recorded) {
 		x.add(e, aside, "", "Device %s was deactivated%s.", x.device, cost)
 	case *licensedv1.PlanChanged:
 		x.add(e, aside, "", "The customer changed to plan %s: %s may hold active licences%s.",
-			v.GetPlanId(), count(v.GetDeviceLimit(), "device", "devices"), x.staying(v.GetStayingDeviceIds()))
+			v.GetPlanId(), count(v.GetDeviceLimit(), "device", "devices"), x.staying(v))
 	case *licensedv1.DevicesSelected:
 		x.tellSelected(e, v)
 	case *licensedv1.CommandAccepted:
@@ -213,13 +211,43 @@ func (x *Explainer) tell(e *Recorded) {
 	}
 }
 
-// staying tells what it means for the device that these stay.
-func (x *Explainer) staying(ids []string) string {
+// tellPlayed explains a playback, which may begin the hours of the licence.
+func (x *Explainer) tellPlayed(e *Recorded, v *licensedv1.TitlePlayed) {
+	counts := ""
+	if v.GetCounted() {
+		counts = ", which counts against the title's yearly limit"
+	}
+	if !v.GetStartsHours() {
+		x.add(e, unchanged, "Played", "Played%s.", counts)
+		return
+	}
+	x.add(e, changed, "", "Played first%s: active for %s from then on, until %s.", counts,
+		count(v.GetLicense().GetPlayHours(), "hour", "hours"), clockOf(v.GetLicense().GetExpiresAtMs()))
+}
+
+// tellShortened explains why the licence ends earlier.
+func (x *Explainer) tellShortened(e *Recorded, v *licensedv1.LicenseShortened) {
+	why := "the customer changed to a smaller plan, and other devices stay"
+	if v.GetCause() == licensedv1.ShortenedBy_SHORTENED_BY_TITLE_END {
+		why = "the title is available for a shorter time by now"
+	}
+	x.add(e, changed, "", "Shortened: it ends at %s, because %s.", clockOf(v.GetLicense().GetExpiresAtMs()), why)
+}
+
+// staying tells what it means for the device that a change of plan names those that stay.
+func (x *Explainer) staying(v *licensedv1.PlanChanged) string {
+	ids, until := v.GetStayingDeviceIds(), v.GetGraceUntilMs()
 	switch {
-	case len(ids) == 0:
-		return ""
 	case slices.Contains(ids, x.device):
 		return "; more do, and this device is one of those that stay"
+	case until > 0:
+		stay := ""
+		if len(ids) > 0 {
+			stay = ": " + strings.Join(ids, ", ") + " stay"
+		}
+		return fmt.Sprintf("; more do, and this device may renew until %s only%s", clockOf(until), stay)
+	case len(ids) == 0:
+		return ""
 	default:
 		return "; more do, and this device may neither acquire nor renew: " + strings.Join(ids, ", ") + " stay"
 	}
@@ -257,8 +285,12 @@ func (x *Explainer) tellAcquired(e *Recorded, v *licensedv1.LicenseAcquired) {
 	default:
 		how = "Acquired anew after it had expired"
 	}
-	x.acquired = x.add(e, effect, "", "%s: active until %s (%s), counts for studio %s.",
-		how, clockOf(v.GetExpiresAtMs()), spanOf(v.GetExpiresAtMs()-at), v.GetStudioId())
+	hours := ""
+	if v.GetPlayHours() > 0 {
+		hours = ", or for " + count(v.GetPlayHours(), "hour", "hours") + " after its first playback"
+	}
+	x.acquired = x.add(e, effect, "", "%s: active until %s (%s)%s, counts for studio %s.",
+		how, clockOf(v.GetExpiresAtMs()), spanOf(v.GetExpiresAtMs()-at), hours, v.GetStudioId())
 	x.renewed, x.released = nil, nil
 	// LicenseCreated precedes it, as a part of the same step.
 	if x.first {
@@ -419,6 +451,15 @@ func (x *Explainer) blockersOf(now int64, b *licensedv1.BrokenRule) (names []str
 					s.devices[l.device].id, s.titles[l.title], clockOf(l.expires)))
 			}
 		}
+	case licensedv1.Rule_RULE_DEVICE_TITLES:
+		device := s.device(x.device)
+		for i := range s.licenses {
+			if l := &s.licenses[i]; l.active(now) && int(l.device) == device {
+				names = append(names, fmt.Sprintf("%s (until %s)", s.titles[l.title], clockOf(l.expires)))
+			}
+		}
+	case licensedv1.Rule_RULE_MONTHLY_LIMIT:
+		view{now: now, state: s}.eachDownload(func(at int64) { names = append(names, clockOf(at)) })
 	case licensedv1.Rule_RULE_YEARLY_LIMIT:
 		view{now: now, state: s}.eachUse(s.title(x.title), func(l *license, u use) {
 			names = append(names, fmt.Sprintf("%s on %s", clockOf(u.at()), s.devices[l.device].id))

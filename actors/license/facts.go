@@ -235,8 +235,14 @@ func (s *State) evolveFact(e actors.Event, o *licensedv1.Occurrence, at int64) {
 	}
 	l := s.hold(deviceID, titleID)
 	l.order = e.Order + 1
+	if v, ok := e.Value.(*licensedv1.TitlePlayed); ok && v.GetStartsHours() {
+		l.play(occurred)
+	}
 	if o.GetVerdict() != licensed {
 		return
+	}
+	if planted.Bug(planted.MonthByRecording) {
+		occurred = at
 	}
 	switch v := e.Value.(type) {
 	case *licensedv1.TitleDownloaded:
@@ -365,7 +371,22 @@ func (d *decider) playedBefore(t target, c *licensedv1.RecordPlayback) {
 	if counts && d.room(1) == 0 {
 		counts, o.Verdict = false, notRemembered
 	}
-	d.add(t.aggregateID(), l.order, &licensedv1.TitlePlayed{License: d.terms(l), Counted: counts, Occurrence: o})
+	l, starts := d.startHours(l, o)
+	d.add(t.aggregateID(), l.order, &licensedv1.TitlePlayed{
+		License: d.terms(l), Counted: counts, Occurrence: o, StartsHours: starts,
+	})
+}
+
+// startHours returns the licence as it is after a playback that is reported later, and whether the playback begins its
+// hours.
+func (d *decider) startHours(l *license, o *licensedv1.Occurrence) (*license, bool) {
+	was := o.GetVerdict() == licensed || o.GetVerdict() == notRemembered
+	if l == nil || !was || !d.startsHours(l, o.GetOccurredAtMs()) {
+		return l, false
+	}
+	after := *l
+	after.play(o.GetOccurredAtMs())
+	return &after, true
 }
 
 // sync decides SyncDevice.
@@ -405,15 +426,19 @@ type reporter struct {
 	sent     int64
 	received int64 // when the service received the command, before now if it was deferred
 	highest  uint64
-	room     int               // how many more uses are remembered
-	orders   map[string]uint64 // the next order number by aggregate id, for those that have events
-	released map[string]bool   // aggregate ids of the licences that ended
+	room     int                 // how many more uses are remembered
+	orders   map[string]uint64   // the next order number by aggregate id, for those that have events
+	played   map[string]*license // by aggregate id: licences whose hours a fact of the command began, as they are then
+	released map[string]bool     // aggregate ids of the licences that ended
 }
 
 // record records one fact.
 func (r *reporter) record(f *licensedv1.SyncDevice_Fact) {
 	t := r.target(r.device, f.GetTitleId())
 	l := r.license(t)
+	if p := r.played[t.aggregateID()]; p != nil {
+		l = p
+	}
 	o, byDevice := occurrence(f.GetAtMs(), r.sent, r.received)
 	o.Number, r.highest = f.GetNumber(), f.GetNumber()
 	o.Verdict = r.judge(l, o.OccurredAtMs)
@@ -429,7 +454,17 @@ func (r *reporter) record(f *licensedv1.SyncDevice_Fact) {
 		r.next(id, &licensedv1.TitleDownloaded{Occurrence: o})
 	case licensedv1.FactKind_FACT_KIND_PLAYED:
 		counts := o.Verdict == licensed && r.countsPlays(r.policy.Title(t.titleID).YearlyLimit) && r.count(o)
-		r.next(id, &licensedv1.TitlePlayed{Counted: counts, Occurrence: o})
+		after, starts := l, false
+		if !r.released[id] {
+			after, starts = r.startHours(l, o)
+		}
+		if starts {
+			if r.played == nil {
+				r.played = map[string]*license{}
+			}
+			r.played[id] = after
+		}
+		r.next(id, &licensedv1.TitlePlayed{Counted: counts, Occurrence: o, StartsHours: starts})
 	case licensedv1.FactKind_FACT_KIND_DELETED:
 		r.next(id, &licensedv1.TitleDeleted{Occurrence: o})
 		r.end(id, l, byDevice)

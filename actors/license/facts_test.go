@@ -22,10 +22,14 @@ import (
 var factsPolicy = must(policy.Parse("facts", []byte("default_plan: p\nplans: {p: {devices: 4}}\nyearly_counts: both\n"+
 	"defaults: {yearly_limit: 20}\n")))
 
+// hoursPolicy also ends licences after their first playback.
+var hoursPolicy = must(policy.Parse("hours", []byte("default_plan: p\nplans: {p: {devices: 4}}\nyearly_counts: both\n"+
+	"defaults: {yearly_limit: 20, hours_after_first_play: 150}\nrenew_after_play: true\n")))
+
 // lived is a customer whose devices acquired, renewed, released and played, by seed.
-func lived(t testing.TB, seed uint64) *trial {
+func lived(t testing.TB, seed uint64, p *policy.Policy) *trial {
 	rng := rand.New(rand.NewPCG(seed, 7))
-	r := newTrial(t, factsPolicy, epoch)
+	r := newTrial(t, p, epoch)
 	for range 40 {
 		r.now = r.now.Add(time.Duration(rng.Int64N(int64(12 * 24 * time.Hour))))
 		r.execute(someCommand(rng))
@@ -60,7 +64,8 @@ func TestFactsInAnyOrder(t *testing.T) {
 	for seed := range uint64(150) {
 		rng := rand.New(rand.NewPCG(seed, 8))
 		device := pick(rng, someDevices)
-		once, split := lived(t, seed), lived(t, seed)
+		p := []*policy.Policy{factsPolicy, hoursPolicy}[seed%2]
+		once, split := lived(t, seed, p), lived(t, seed, p)
 		facts := someFacts(rng, once.now)
 		before := once.known()
 		once.execute(sync(device, facts...))
@@ -123,7 +128,7 @@ func usesOf(s *licensedv1.CustomerState) (n uint32) {
 func TestFactsUndoNothing(t *testing.T) {
 	for seed := range uint64(50) {
 		rng := rand.New(rand.NewPCG(seed, 9))
-		r := lived(t, seed)
+		r := lived(t, seed, factsPolicy)
 		before := r.known()
 		device := pick(rng, someDevices)
 		facts := slices.DeleteFunc(someFacts(rng, r.now), func(f *licensedv1.SyncDevice_Fact) bool {
@@ -136,6 +141,30 @@ func TestFactsUndoNothing(t *testing.T) {
 				t.Fatalf("seed %d: %v became %v", seed, l, after.Licenses[i])
 			}
 		}
+	}
+}
+
+// TestLateDownloadsOfMonth: a download that is reported late counts for the month in which it was made.
+func TestLateDownloadsOfMonth(t *testing.T) {
+	r := newTrial(t, must(policy.Parse("month", []byte("default_plan: p\nlicence_days: 90\n"+
+		"plans: {p: {devices: 4, downloads_per_month: 2}}\n"))), epoch)
+	r.execute(acquire("iphone", "x"))
+	r.now = r.now.Add(40 * 24 * time.Hour)
+	for i, step := range []struct {
+		ago  time.Duration
+		used uint32
+	}{
+		{35 * 24 * time.Hour, 0}, {30 * 24 * time.Hour, 0}, {30*24*time.Hour - time.Millisecond, 1}, {time.Hour, 2},
+		{time.Minute, 3},
+	} {
+		r.execute(sync("iphone", fact(uint64(i)+1, downloaded, "x", r.now.Add(-step.ago))))
+		if q := r.customerBy(0).MonthlyDownloads; q.Used != step.used || q.GetLeft() != 2-min(2, step.used) {
+			t.Errorf("after a report of a download %v ago: %v, want %d used", step.ago, q, step.used)
+		}
+	}
+	// What happened is recorded also beyond the limit; it refuses what comes next.
+	if d := r.decide(acquire("iphone", "y")); !d.Refused {
+		t.Errorf("three downloads of two, and accepted: %s", describe(d))
 	}
 }
 
@@ -240,7 +269,7 @@ func FuzzSync(f *testing.F) {
 	var customers []actors.Snapshot
 	var now time.Time
 	for seed := range uint64(4) {
-		r := lived(f, seed)
+		r := lived(f, seed, factsPolicy)
 		customers = append(customers, r.live.Snapshot(r.now))
 		if r.now.After(now) {
 			now = r.now
@@ -292,7 +321,7 @@ func FuzzFactEvents(f *testing.F) {
 		f.Add(messages.EventMapper(m), "iphone", data)
 	}
 	k := NewKind(factsPolicy)
-	r := lived(f, 1)
+	r := lived(f, 1, factsPolicy)
 	snapshot := r.live.Snapshot(r.now)
 	f.Fuzz(func(t *testing.T, mapper, id string, data []byte) {
 		record := persistence.Record{

@@ -183,7 +183,7 @@ func checkContent(event any) error {
 		return checkTime("issue time", e.GetIssuedAtMs())
 	case *licensedv1.PlanChanged:
 		return first(named("plan id", e.GetPlanId(), ids.MaxBytes), checkTime("issue time", e.GetIssuedAtMs()),
-			checkDevices(e.GetStayingDeviceIds(), 0, MaxSelected))
+			checkDevices(e.GetStayingDeviceIds(), 0, MaxSelected), checkTime("end of the grace", e.GetGraceUntilMs()))
 	case *licensedv1.DevicesSelected:
 		return checkDevices(e.GetStayingDeviceIds(), 0, MaxSelected)
 	case *licensedv1.TitleDownloaded:

@@ -180,7 +180,7 @@ func value(f protoreflect.FieldDescriptor, v protoreflect.Value) string {
 	switch {
 	case f.Enum() != nil:
 		name := string(f.Enum().Values().ByNumber(v.Enum()).Name())
-		for _, prefix := range []string{"RULE_", "COMMAND_KIND_", "YEARLY_COUNTS_"} {
+		for _, prefix := range []string{"RULE_", "COMMAND_KIND_", "YEARLY_COUNTS_", "SHORTENED_BY_"} {
 			name = strings.TrimPrefix(name, prefix)
 		}
 		return name

@@ -65,10 +65,19 @@ func counting(event any, o *licensedv1.Occurrence) string {
 		return "a licence was active then"
 	case *licensedv1.TitlePlayed:
 		if !v.GetCounted() {
-			return "a licence was active then"
+			return "a licence was active then" + hoursBegin(v)
 		}
+		return "a licence was active then, and it counts against the title's yearly limit" + hoursBegin(v)
 	}
 	return "a licence was active then, and it counts against the title's yearly limit"
+}
+
+// hoursBegin says whether a playback begins the hours of the licence.
+func hoursBegin(v *licensedv1.TitlePlayed) string {
+	if v.GetStartsHours() {
+		return "; the hours after the first playback begin then"
+	}
+	return ""
 }
 
 const (
@@ -139,7 +148,7 @@ func (x *Explainer) remember(e *Recorded) {
 
 // decide returns the first rule that refuses the command on a state, none if it is accepted.
 func (c *choice) decide(p *policy.Policy, s *State) (rule licensedv1.Rule, ok bool) {
-	v := view{now: c.at, policy: p, state: s}
+	v := view{now: c.at, policy: p, state: s}.ended()
 	t := v.find(c.device, c.title)
 	var r refusal
 	switch c.command {
@@ -185,13 +194,21 @@ func (x *Explainer) changes(e *Recorded, o *licensedv1.Occurrence) (changed []*c
 // occurred applies a fact to a state that did not know it. A deletion ends the licence at its time.
 func (s *State) occurred(e actors.Event, o *licensedv1.Occurrence, now int64) {
 	s.evolveFact(e, o, now)
-	if _, deletion := e.Value.(*licensedv1.TitleDeleted); !deletion {
+	device, title, _ := strings.Cut(e.AggregateID, "/")
+	i := s.license(s.device(device), s.title(title))
+	if i < 0 {
 		return
 	}
-	device, title, _ := strings.Cut(e.AggregateID, "/")
-	if i := s.license(s.device(device), s.title(title)); i >= 0 {
-		if l := &s.licenses[i]; l.released == 0 && o.GetOccurredAtMs() >= l.meant {
+	l := &s.licenses[i]
+	switch e.Value.(type) {
+	case *licensedv1.TitleDeleted:
+		if l.released == 0 && o.GetOccurredAtMs() >= l.meant {
 			l.released = o.GetOccurredAtMs()
+		}
+	case *licensedv1.TitlePlayed:
+		// When it was recorded, the licence may have been renewed since.
+		if o.GetOccurredAtMs() >= l.granted && (o.GetVerdict() == licensed || o.GetVerdict() == notRemembered) {
+			l.play(o.GetOccurredAtMs())
 		}
 	}
 }
@@ -217,6 +234,12 @@ func ruleWords(rule licensedv1.Rule) string {
 		return "the device limit"
 	case licensedv1.Rule_RULE_STUDIO_LIMIT:
 		return "the studio limit"
+	case licensedv1.Rule_RULE_DEVICE_TITLES:
+		return "the limit of titles on a device"
+	case licensedv1.Rule_RULE_MONTHLY_LIMIT:
+		return "the monthly limit"
+	case licensedv1.Rule_RULE_PLAYED:
+		return "its first playback"
 	case licensedv1.Rule_RULE_YEARLY_LIMIT:
 		return "the yearly limit"
 	case licensedv1.Rule_RULE_RELEASED:

@@ -67,7 +67,7 @@ func (k *Kind) New(id string) actors.Aggregate {
 
 // Restore implements actors.Kind.
 func (k *Kind) Restore(id string, s actors.Snapshot) (actors.Aggregate, error) {
-	if s.Mapper != snapshotMapper && s.Mapper != formerMapper {
+	if s.Mapper != snapshotMapper && s.Mapper != thirdMapper && s.Mapper != formerMapper {
 		return nil, fmt.Errorf("unknown snapshot mapper %q: %w", s.Mapper, persistence.ErrCorrupt)
 	}
 	if err := checkHeader(s.Header); err != nil {
@@ -225,7 +225,7 @@ func (a *aggregate) Query(now time.Time, query any) (any, error) {
 func (a *aggregate) Snapshot(now time.Time) actors.Snapshot {
 	a.state.prune(now.UnixMilli())
 	return actors.Snapshot{
-		Mapper: snapshotMapper,
+		Mapper: a.state.mapper(),
 		Header: persistence.Header{PolicyVersion: a.kind.Policy().Version()},
 		Data:   a.state.encode(),
 	}

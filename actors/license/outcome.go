@@ -46,7 +46,8 @@ type Outcome struct {
 // varints, times are durations (packDuration) from the time of the events. What the command names is
 // not repeated.
 const (
-	// License: expiry; acquisition unless it is now; renewals; the rest is the studio.
+	// License: expiry; acquisition unless it is now; renewals; hours after the first playback, if there are any; the
+	// rest is the studio.
 	outcomeLicense = 1
 	// Refusal: rule, limit, current; next_allowed_at if there is one; the rest is the studio or plan.
 	outcomeRefusal = 2
@@ -67,6 +68,7 @@ const (
 	// Of a licence.
 	outcomeReleased    = 0x08
 	outcomeAcquiredNow = 0x10
+	outcomePlayHours   = 0x40
 	// Of a plan.
 	outcomeChosenBefore = 0x08
 	// Of a licence, titles or a plan.
@@ -98,6 +100,7 @@ func appendOutcome(b []byte, events []actors.Event) []byte {
 		case *licensedv1.LicenseAcquired:
 			return appendLicense(b, at, &licensedv1.LicenseTerms{
 				StudioId: v.GetStudioId(), AcquiredAtMs: at, ExpiresAtMs: v.GetExpiresAtMs(),
+				PlayHours: v.GetPlayHours(),
 			})
 		case *licensedv1.LicenseRenewed:
 			return appendLicense(b, at, v.GetLicense())
@@ -155,12 +158,18 @@ func appendLicense(b []byte, at int64, l *licensedv1.LicenseTerms) []byte {
 	if l.GetAcquiredAtMs() == at {
 		kind |= outcomeAcquiredNow
 	}
+	if l.GetPlayHours() > 0 {
+		kind |= outcomePlayHours
+	}
 	b = append(b, kind)
 	b = binary.AppendUvarint(b, packDuration(l.GetExpiresAtMs()-at))
 	if kind&outcomeAcquiredNow == 0 {
 		b = binary.AppendUvarint(b, packDuration(l.GetAcquiredAtMs()-at))
 	}
 	b = binary.AppendUvarint(b, uint64(l.GetRenewals()))
+	if l.GetPlayHours() > 0 {
+		b = binary.AppendUvarint(b, uint64(l.GetPlayHours()))
+	}
 	return append(b, l.GetStudioId()...)
 }
 
@@ -391,6 +400,9 @@ func readLicense(r *reader, kind byte, at int64) *licensedv1.License {
 		l.AcquiredAt = r.timestamp(at)
 	}
 	l.Renewals = r.small()
+	if kind&outcomePlayHours != 0 {
+		l.PlayHours = optionalHours(r.small())
+	}
 	l.StudioId = r.rest()
 	return l
 }
@@ -607,6 +619,19 @@ func reason(e *licensedv1.CommandRefused, b *licensedv1.BrokenRule) string {
 			count(current, "active licence", "active licences"), b.GetStudioId(), limit)
 	case licensedv1.Rule_RULE_YEARLY_LIMIT:
 		return fmt.Sprintf("%s of title %s in the last 365 days, the limit is %d", uses(b), title, limit)
+	case licensedv1.Rule_RULE_PLAYED:
+		ago := count(current, "hour", "hours")
+		if current == 0 {
+			ago = "less than an hour"
+		}
+		return fmt.Sprintf("the licence of device %s for title %s was first played %s ago and is not renewed after "+
+			"that; the title can be acquired again when the licence has ended", device, title, ago)
+	case licensedv1.Rule_RULE_DEVICE_TITLES:
+		return fmt.Sprintf("%s on device %s, the limit of plan %s is %d",
+			count(current, "active licence", "active licences"), device, b.GetPlanId(), limit)
+	case licensedv1.Rule_RULE_MONTHLY_LIMIT:
+		return fmt.Sprintf("%s in the last 30 days, the limit of plan %s is %d",
+			count(current, "download", "downloads"), b.GetPlanId(), limit)
 	case licensedv1.Rule_RULE_DEACTIVATION_LIMIT:
 		return fmt.Sprintf("%s in the last 365 days, the limit is %d",
 			count(current, "device was deactivated", "devices were deactivated"), limit)

@@ -86,6 +86,17 @@ func sampleOutcomes() []struct {
 				FreedBy: []string{"tv", "ipad"}, Needed: 1, StayingDeviceIds: []string{"ipad", "tv"}, Selectable: true,
 			}},
 		})},
+		{"acquired with hours", acquire("d", "t"), on("d/t", &licensedv1.LicenseShortened{License: terms},
+			&licensedv1.LicenseAcquired{StudioId: "netflix", ExpiresAtMs: at + 30*day, PlayHours: 48})},
+		{"played first", play("d", "t"), on("d/t", &licensedv1.TitlePlayed{License: &licensedv1.LicenseTerms{
+			StudioId: "netflix", AcquiredAtMs: at - 5*day, ExpiresAtMs: at + 2*day, PlayHours: 48,
+		}})},
+		{"not renewed after a playback", renew("d", "t"), on(customer, &licensedv1.CommandRefused{
+			Rule: licensedv1.Rule_RULE_PLAYED, Limit: 48, Current: 47,
+		})},
+		{"plan with grace", changePlan("ended"), append(on(customer, &licensedv1.PlanChanged{
+			PlanId: "ended", GraceUntilMs: at + 7*day,
+		}), on("d/t", &licensedv1.LicenseShortened{License: terms})...)},
 		{"plan", changePlan("basic"), on(customer, &licensedv1.PlanChanged{PlanId: "basic", DeviceLimit: 200})},
 		{"unchanged", acquire("d", "t"), accepted(licensedv1.CommandKind_COMMAND_KIND_ACQUIRE_LICENSE)},
 		{"unchanged device", deactivate("d"), accepted(licensedv1.CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE)},

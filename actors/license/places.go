@@ -141,6 +141,16 @@ func (v view) deviceLimit(device int) violation {
 	return r
 }
 
+// onGrace reports whether a device does not stay, but may renew for some time after the plan shrank.
+func (v view) onGrace(device int) bool {
+	if v.now >= v.state.grace {
+		return false
+	}
+	var few [32]bool
+	p := v.places(few[:])
+	return p.used(device) && !p.free(device) && !p.stays(device)
+}
+
 // takePlace records what the acquisition or renewal of a device changes about the selection.
 func (d *decider) takePlace(device int) {
 	var few [32]bool
@@ -152,6 +162,7 @@ func (d *decider) takePlace(device int) {
 			d.addSelection(&licensedv1.DevicesSelected{
 				StayingDeviceIds: staying, Binding: true, Chosen: p.bound && d.state.chosen,
 			})
+			d.endWithGrace(staying)
 		}
 	case p.bound && !p.selected(device):
 		d.addSelection(&licensedv1.DevicesSelected{})
@@ -220,6 +231,22 @@ func (d *decider) selectDevices(ids []string) {
 		return
 	}
 	d.addSelection(&licensedv1.DevicesSelected{StayingDeviceIds: ids, Binding: p.exceeded(), Chosen: true})
+	if !p.exceeded() {
+		return
+	}
+	// Those used last complete the choice.
+	s := *d.state
+	s.devices = slices.Clone(s.devices)
+	s.selectDevices(ids, true, true)
+	p = view{now: d.now, policy: d.policy, state: &s}.places(nil)
+	d.endWithGrace(p.staying())
+}
+
+// endWithGrace ends the licences on devices that no longer stay with the grace, if that is still running.
+func (d *decider) endWithGrace(staying []string) {
+	if d.now < d.state.grace {
+		d.shortenOthers(staying, d.state.grace)
+	}
 }
 
 // removal returns what the deactivation of a device costs and frees.

@@ -26,10 +26,13 @@ var (
 // somePolicies are reloaded one for the other while customers act.
 var somePolicies = func() []*policy.Policy {
 	const rest = `
-plans: {one: {devices: 1}, two: {devices: 2}, three: {devices: 3}}
-studios: {a: {downloads: 2}, b: {downloads: 1}}
+plans:
+  one: {devices: 1, titles_per_device: 3, downloads_per_month: 6}
+  two: {devices: 2, downloads_per_month: 9, grace_days: 5}
+  three: {devices: 3, titles_per_device: 2, grace_days: 12}
+studios: {a: {downloads: 2}, b: {downloads: 1, hours_after_first_play: 48}}
 titles:
-  a1: {studio: a, yearly_limit: 2}
+  a1: {studio: a, yearly_limit: 2, hours_after_first_play: 30}
   a2: {studio: a, yearly_limit: 4, available_until: 2026-05-01}
   a3: {studio: a}
   b1: {studio: b, yearly_limit: 1}
@@ -46,6 +49,17 @@ titles:
 	} {
 		all = append(all, must(policy.Parse("some", []byte(top+rest))))
 	}
+	// Licences of the others run beyond the end of these titles.
+	all = append(all, must(policy.Parse("ends", []byte(`
+default_plan: two
+renew_after_play: true
+plans: {one: {devices: 1}, two: {devices: 2, grace_days: 2}, three: {devices: 3, grace_days: 0}}
+defaults: {end_within_days: 2, hours_after_first_play: 200}
+titles:
+  a2: {studio: a, available_until: 2026-02-01}
+  a3: {studio: a, available_until: 2026-06-01, end_within_days: 40}
+  b1: {studio: b, available_until: 2026-03-01, end_within_days: unlimited}
+`))))
 	return all
 }()
 
@@ -82,9 +96,9 @@ func edges(s *State) []int64 {
 	var times []int64
 	for i := range s.licenses {
 		l := &s.licenses[i]
-		times = append(times, l.expires, l.end()+window+1)
+		times = append(times, l.expires, l.end()+window+1, s.grace)
 		for _, u := range l.uses {
-			times = append(times, u.at()+window)
+			times = append(times, u.at()+window, u.at()+month)
 		}
 	}
 	for i := range s.devices {
@@ -106,11 +120,16 @@ func (r *trial) wait(rng *rand.Rand) {
 	case 3:
 		now += rng.Int64N(40 * day)
 	default:
-		if times := edges(r.live.(*aggregate).state); len(times) > 0 {
+		if times := edges(r.ended()); len(times) > 0 {
 			now = max(now, pick(rng, times)+rng.Int64N(3)-1)
 		}
 	}
 	r.now = time.UnixMilli(now).UTC()
+}
+
+// ended returns the state as commands see it.
+func (r *trial) ended() *State {
+	return view{now: r.now.UnixMilli(), policy: r.kind.Policy(), state: r.live.(*aggregate).state}.ended().state
 }
 
 // copyState returns the state without what every event changes.
@@ -156,6 +175,7 @@ func TestRandomCustomers(t *testing.T) {
 	}
 	for seed := range customers {
 		advised += downgrades(t, seed, seen)
+		rentals(t, seed, seen)
 	}
 	if advised == 0 {
 		t.Error("no refusal was remedied")
@@ -206,6 +226,34 @@ func downgrades(t *testing.T, seed int, seen map[licensedv1.Rule]int) int {
 	return r.advised
 }
 
+// rentals has a customer play a few titles again and again, within the hours that the first playback leaves and after.
+func rentals(t *testing.T, seed int, seen map[licensedv1.Rule]int) {
+	rng := rand.New(rand.NewPCG(uint64(seed), 3))
+	policies := []*policy.Policy{somePolicies[2], somePolicies[len(somePolicies)-1]}
+	r := newTrial(t, pick(rng, policies), epoch)
+	books := &ledger{licenses: map[string]*ledgerLicense{}, refused: seen}
+	for range 60 {
+		if r.now = r.now.Add(time.Duration(rng.Int64N(int64(20 * time.Hour)))); rng.IntN(12) == 0 {
+			r.wait(rng)
+		}
+		if rng.IntN(30) == 0 {
+			r.kind.SetPolicy(pick(rng, policies))
+		}
+		device, title := pick(rng, someDevices[:2]), pick(rng, []string{"a1", "b1", "x"})
+		c := play(device, title)
+		switch rng.IntN(6) {
+		case 0, 1:
+			c = acquire(device, title)
+		case 2:
+			c = renew(device, title)
+		}
+		r.step(books, c)
+		if t.Failed() {
+			t.Fatalf("rentals, seed %d", seed)
+		}
+	}
+}
+
 // step executes a command and checks everything that can be told about it.
 func (r *trial) step(books *ledger, c *licensedv1.Command) {
 	r.t.Helper()
@@ -235,6 +283,22 @@ func (r *trial) step(books *ledger, c *licensedv1.Command) {
 	}
 	r.checkPlace(books, c)
 	r.checkLicense(o)
+	r.checkExpiries(books)
+}
+
+// checkExpiries holds when licences end against an independent count.
+func (r *trial) checkExpiries(books *ledger) {
+	r.t.Helper()
+	list := r.query(&licensedv1.Query{Query: &licensedv1.Query_ListLicenses{
+		ListLicenses: &licensedv1.ListLicenses{IncludeInactive: true},
+	}}).(*licensedv1.ListLicensesResponse)
+	for _, l := range list.Licenses {
+		id := l.DeviceId + "/" + l.TitleId
+		want := books.licenses[id].expiry(r.now, r.kind.Policy())
+		if got := l.ExpiresAt.AsTime(); !got.Equal(want) {
+			r.t.Fatalf("%s at %v expires at %v, want %v: %+v", id, r.now, got, want, books.licenses[id])
+		}
+	}
 }
 
 // checkPlace wants a device that acquired or renewed in a plan that is exceeded to be one of those that stay.
@@ -253,6 +317,10 @@ func (r *trial) checkPlace(books *ledger, c *licensedv1.Command) {
 		return
 	}
 	in := books.counts(r.now, r.kind.Policy(), c)["devices"]
+	if renewed, ok := r.history[len(r.history)-1].Value.(*licensedv1.LicenseRenewed); ok && r.now.Before(books.grace) &&
+		renewed.GetLicense().GetExpiresAtMs() <= books.grace.UnixMilli() {
+		return
+	}
 	if in.n > int(in.limit) && !slices.Contains(books.staying, about.device) {
 		r.t.Fatalf("%v was accepted with %d devices in use of %d, of which %v stay", c, in.n, in.limit, books.staying)
 	}
@@ -270,7 +338,7 @@ func (r *trial) checkRefusal(c *licensedv1.Command, refusal *licensedv1.Refusal,
 		r.checkViolation(c, v, counts)
 	}
 	r.checkRemedies(c, refusal)
-	s, p := r.live.(*aggregate).state, r.kind.Policy()
+	s, p := r.ended(), r.kind.Policy()
 	refused := func(at int64) bool { return Decide(time.UnixMilli(at), p, s, c).Refused }
 	next := int64(1 << 62)
 	if refusal.NextAllowedAt != nil {
@@ -299,6 +367,8 @@ func (r *trial) checkViolation(c *licensedv1.Command, v *licensedv1.RuleViolatio
 		licensedv1.Rule_RULE_YEARLY_LIMIT:        "year",
 		licensedv1.Rule_RULE_DEACTIVATION_LIMIT:  "deactivations",
 		licensedv1.Rule_RULE_REMEMBERED_LIMIT:    "remembered",
+		licensedv1.Rule_RULE_DEVICE_TITLES:       "device titles",
+		licensedv1.Rule_RULE_MONTHLY_LIMIT:       "month",
 	}[v.Rule]
 	if _, selects := c.GetCommand().(*licensedv1.Command_SelectDevices); selects {
 		name = "" // it counts what was named
@@ -319,7 +389,7 @@ func (r *trial) checkViolation(c *licensedv1.Command, v *licensedv1.RuleViolatio
 	if next <= r.now.UnixMilli() || r.violates(c, v.Rule, next) {
 		r.t.Fatalf("%v at %v: the rule allows it again at %v, and refuses it then", c, r.now, v)
 	}
-	for _, edge := range append(edges(r.live.(*aggregate).state), next) {
+	for _, edge := range append(edges(r.ended()), next) {
 		for at := edge - 1; at <= edge+1; at++ {
 			if at > r.now.UnixMilli() && at < next && !r.violates(c, v.Rule, at) {
 				r.t.Fatalf("%v at %v: %v, and allowed by it already at %v", c, r.now, v, time.UnixMilli(at).UTC())
@@ -339,7 +409,7 @@ func (r *trial) violates(c *licensedv1.Command, rule licensedv1.Rule, at int64) 
 // allowed if the refusal says that it can be.
 func (r *trial) checkRemedies(c *licensedv1.Command, refusal *licensedv1.Refusal) {
 	r.t.Helper()
-	s, err := decode(r.live.(*aggregate).state.encode())
+	s, err := decode(r.ended().encode())
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -424,7 +494,8 @@ func (r *trial) checkDownloads(title string, rng *rand.Rand) {
 // ledger is an independent reading of the history, as simple as can be: it forgets nothing.
 type ledger struct {
 	plan          string
-	staying       []string // while a selection binds
+	grace         time.Time // until when devices that do not stay may renew
+	staying       []string  // while a selection binds
 	licenses      map[string]*ledgerLicense
 	uses          []ledgerUse
 	deactivations []time.Time
@@ -432,17 +503,37 @@ type ledger struct {
 }
 
 type ledgerLicense struct {
-	device, studio string
-	expires        time.Time
-	released       bool
-	releasedAt     time.Time
+	device, title, studio string
+	since, used           time.Time // active since, and its last use
+	played                time.Time // the first playback since it was granted
+	hours                 uint32    // after that
+	expires               time.Time
+	released              bool
+	releasedAt            time.Time
 }
 
-func (l *ledgerLicense) end() time.Time {
+// expiry returns when the licence ends: also before it was granted to, if its title ends.
+func (l *ledgerLicense) expiry(now time.Time, p *policy.Policy) time.Time {
+	end := p.Title(l.title).End
+	if l.released || !now.Before(l.expires) || end.IsZero() {
+		return l.expires
+	}
+	for _, t := range []time.Time{l.since, l.used} {
+		if t.After(end) {
+			end = t
+		}
+	}
+	if end.Before(l.expires) {
+		return end
+	}
+	return l.expires
+}
+
+func (l *ledgerLicense) end(now time.Time, p *policy.Policy) time.Time {
 	if l.released && l.releasedAt.Before(l.expires) {
 		return l.releasedAt
 	}
-	return l.expires
+	return l.expiry(now, p)
 }
 
 type ledgerUse struct {
@@ -458,23 +549,43 @@ type tally struct {
 }
 
 func (b *ledger) record(events []actors.Event, now time.Time, p *policy.Policy) {
+	now = now.Truncate(time.Millisecond)
 	for i, e := range events {
 		device, title, _ := strings.Cut(e.AggregateID, "/")
 		switch v := e.Value.(type) {
 		case *licensedv1.LicenseAcquired:
 			b.licenses[e.AggregateID] = &ledgerLicense{
-				device: device, studio: v.StudioId, expires: time.UnixMilli(v.ExpiresAtMs),
+				device: device, title: title, studio: v.StudioId, expires: time.UnixMilli(v.ExpiresAtMs), since: now,
+				hours: p.Title(title).PlayHours,
 			}
 		case *licensedv1.LicenseRenewed:
-			b.licenses[e.AggregateID].expires = time.UnixMilli(v.License.ExpiresAtMs)
+			l := b.licenses[e.AggregateID]
+			if !now.Before(l.expires) {
+				l.since = now
+			}
+			l.expires, l.hours, l.played = time.UnixMilli(v.License.ExpiresAtMs), p.Title(title).PlayHours, time.Time{}
+		case *licensedv1.LicenseShortened:
+			l := b.licenses[e.AggregateID]
+			if l.expires = b.grace; v.Cause == licensedv1.ShortenedBy_SHORTENED_BY_TITLE_END {
+				l.expires = time.UnixMilli(v.License.ExpiresAtMs) // checkExpiries knows what it must be
+			}
 		case *licensedv1.LicenseReleased:
 			l := b.licenses[e.AggregateID]
 			l.released, l.releasedAt = true, now
 		case *licensedv1.TitleDownloaded:
 			b.uses = append(b.uses, ledgerUse{title: title, at: now})
+			b.licenses[e.AggregateID].used = now
 		case *licensedv1.TitlePlayed:
+			l := b.licenses[e.AggregateID]
+			if l.hours > 0 && l.played.IsZero() {
+				l.played = now
+				if end := now.Add(time.Duration(l.hours) * time.Hour); end.Before(l.expires) {
+					l.expires = end
+				}
+			}
 			if p.Counts() != policy.Downloads && p.Title(title).YearlyLimit != policy.Unlimited {
 				b.uses = append(b.uses, ledgerUse{title: title, playback: true, at: now})
+				l.used = now
 			}
 		case *licensedv1.DeviceDeactivated:
 			if i+1 < len(events) { // it had licences
@@ -482,6 +593,10 @@ func (b *ledger) record(events []actors.Event, now time.Time, p *policy.Policy) 
 			}
 			b.staying = slices.DeleteFunc(slices.Clone(b.staying), func(id string) bool { return id == device })
 		case *licensedv1.PlanChanged:
+			days := p.PlanLimits(b.plan).GraceDays
+			if b.grace = (time.Time{}); days != policy.Unlimited && b.inUse(now, p) > int(v.DeviceLimit) {
+				b.grace = now.AddDate(0, 0, int(days))
+			}
 			b.plan, b.staying = v.PlanId, v.StayingDeviceIds
 		case *licensedv1.DevicesSelected:
 			if b.staying = nil; v.Binding {
@@ -489,6 +604,17 @@ func (b *ledger) record(events []actors.Event, now time.Time, p *policy.Policy) 
 			}
 		}
 	}
+}
+
+// inUse returns the number of devices in use.
+func (b *ledger) inUse(now time.Time, p *policy.Policy) int {
+	devices := map[string]bool{}
+	for _, l := range b.licenses {
+		if !l.released && now.Before(l.expiry(now, p)) {
+			devices[l.device] = true
+		}
+	}
+	return len(devices)
 }
 
 // counts returns what the rules count that a command is about.
@@ -500,13 +626,21 @@ func (b *ledger) counts(now time.Time, p *policy.Policy, c *licensedv1.Command) 
 		about.kind == licensedv1.CommandKind_COMMAND_KIND_RENEW_LICENSE {
 		studio = held.studio
 	}
-	devices, ofStudio := map[string]bool{}, 0
+	devices, ofStudio, onDevice, ofMonth := map[string]bool{}, 0, 0, 0
 	for _, l := range b.licenses {
-		if !l.released && now.Before(l.expires) {
+		if !l.released && now.Before(l.expiry(now, p)) {
 			devices[l.device] = true
 			if l.studio == studio {
 				ofStudio++
 			}
+			if l.device == about.device {
+				onDevice++
+			}
+		}
+	}
+	for _, u := range b.uses {
+		if !u.playback && u.at.After(now.Add(-30*24*time.Hour)) {
+			ofMonth++
 		}
 	}
 	year := now.Add(-365 * 24 * time.Hour)
@@ -524,7 +658,7 @@ func (b *ledger) counts(now time.Time, p *policy.Policy, c *licensedv1.Command) 
 	}
 	remembered, rememberedUses := 0, 0
 	for _, l := range b.licenses {
-		if end := l.end(); now.Sub(end) <= 365*24*time.Hour {
+		if end := l.end(now, p); now.Sub(end) <= 365*24*time.Hour {
 			remembered++
 		}
 	}
@@ -534,6 +668,7 @@ func (b *ledger) counts(now time.Time, p *policy.Policy, c *licensedv1.Command) 
 		}
 	}
 	_, limit := p.InForce(b.plan)
+	plan := p.PlanLimits(b.plan)
 	return map[string]tally{
 		"remembered":      {remembered, p.Remembered()},
 		"remembered uses": {rememberedUses, p.Remembered() * policy.RememberedUses},
@@ -541,6 +676,8 @@ func (b *ledger) counts(now time.Time, p *policy.Policy, c *licensedv1.Command) 
 		"studio":          {ofStudio, uint32(p.Studio(studio))},
 		"year":            {uses, uint32(title.YearlyLimit)},
 		"deactivations":   {deactivations, uint32(p.Deactivations())},
+		"device titles":   {onDevice, uint32(plan.TitlesPerDevice)},
+		"month":           {ofMonth, uint32(plan.MonthlyDownloads)},
 	}
 }
 

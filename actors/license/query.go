@@ -32,7 +32,7 @@ type Downloads struct {
 // DescribeState with *licensedv1.CustomerState, as of a time and under a policy.
 // Answers are without customer ids and sequence and share no memory with the state.
 func Query(now time.Time, p *policy.Policy, s *State, q *licensedv1.Query) (any, error) {
-	v := view{now: now.UnixMilli(), policy: p, state: s}
+	v := view{now: now.UnixMilli(), policy: p, state: s}.ended()
 	switch q := q.GetQuery().(type) {
 	case *licensedv1.Query_ListLicenses:
 		return v.listLicenses(q.ListLicenses)
@@ -107,7 +107,16 @@ func (v view) licenseMessage(l *license) *licensedv1.License {
 		ExpiresAt:  timestamp(l.expires),
 		Released:   l.released != 0,
 		Renewals:   l.renewals,
+		PlayHours:  optionalHours(l.playHours),
 	}
+}
+
+// optionalHours returns a number of hours as messages have it; nil for 0.
+func optionalHours(n uint32) *uint32 {
+	if n == 0 {
+		return nil
+	}
+	return &n
 }
 
 // listDownloads lists the downloads and counted playbacks of a title, or of all, that the state knows, the oldest

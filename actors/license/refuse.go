@@ -84,7 +84,7 @@ func timely(rule licensedv1.Rule) bool {
 	case licensedv1.Rule_RULE_DEVICE_LIMIT, licensedv1.Rule_RULE_STUDIO_LIMIT,
 		licensedv1.Rule_RULE_YEARLY_LIMIT, licensedv1.Rule_RULE_DEACTIVATION_LIMIT,
 		licensedv1.Rule_RULE_REMEMBERED_LIMIT, licensedv1.Rule_RULE_DEVICE_NOT_SELECTED,
-		licensedv1.Rule_RULE_SELECTION_MADE:
+		licensedv1.Rule_RULE_SELECTION_MADE, licensedv1.Rule_RULE_DEVICE_TITLES, licensedv1.Rule_RULE_MONTHLY_LIMIT:
 		return true
 	default:
 		return false
@@ -94,7 +94,8 @@ func timely(rule licensedv1.Rule) bool {
 // final reports whether a rule says no after which no other is asked: what the command is about does not exist (any
 // more), and the passing of time does not bring it back.
 func (r refusal) final() bool {
-	return len(r) == 1 && !timely(r[0].rule) && r[0].rule != licensedv1.Rule_RULE_TITLE_UNAVAILABLE
+	return len(r) == 1 && !timely(r[0].rule) && r[0].rule != licensedv1.Rule_RULE_TITLE_UNAVAILABLE &&
+		r[0].rule != licensedv1.Rule_RULE_PLAYED
 }
 
 // turns returns the times after now, in order, at which rules may begin to say yes if nothing happens meanwhile: a
@@ -134,11 +135,13 @@ func (v view) appendTurns(times []int64, title string, rule licensedv1.Rule) []i
 	case licensedv1.Rule_RULE_YEARLY_LIMIT:
 		// Each use leaves the window of a year by itself.
 		v.eachUse(v.state.title(title), func(_ *license, u use) { times = append(times, u.at()+window) })
-	case licensedv1.Rule_RULE_DEACTIVATION_LIMIT:
+	case licensedv1.Rule_RULE_MONTHLY_LIMIT:
+		v.eachDownload(func(at int64) { times = append(times, at+month) })
+	case licensedv1.Rule_RULE_DEACTIVATION_LIMIT, licensedv1.Rule_RULE_DEVICE_TITLES:
 		for _, at := range v.state.deactivations {
 			times = append(times, at+window)
 		}
-		for i := range v.state.licenses { // without active licences it costs nothing
+		for i := range v.state.licenses { // without active licences a deactivation costs nothing
 			if l := &v.state.licenses[i]; l.active(v.now) {
 				times = append(times, l.expires)
 			}
@@ -167,7 +170,8 @@ func (d *decider) nextAllowed(
 		return from
 	}
 	for _, at := range d.turns(e.TitleId, licensedv1.Rule_RULE_DEVICE_LIMIT, licensedv1.Rule_RULE_YEARLY_LIMIT,
-		licensedv1.Rule_RULE_REMEMBERED_LIMIT, licensedv1.Rule_RULE_DEACTIVATION_LIMIT) {
+		licensedv1.Rule_RULE_REMEMBERED_LIMIT, licensedv1.Rule_RULE_DEACTIVATION_LIMIT,
+		licensedv1.Rule_RULE_MONTHLY_LIMIT) {
 		if at > from && check(d.at(at)) == nil {
 			return at
 		}
@@ -183,6 +187,9 @@ func (d *decider) remedies(r *violation, deviceID string) (ids []string, needed 
 		device := uint32(d.state.device(deviceID))
 		ids = d.activeOf(func(l *license) bool { return l.device == device })
 		return ids, len(ids)
+	case licensedv1.Rule_RULE_DEVICE_TITLES:
+		device := uint32(d.state.device(deviceID))
+		ids = d.activeOf(func(l *license) bool { return l.device == device })
 	case licensedv1.Rule_RULE_DEVICE_LIMIT, licensedv1.Rule_RULE_DEVICE_NOT_SELECTED:
 		if r.limit > 0 {
 			ids, needed = d.devicesToFree(d.state.device(deviceID))
@@ -208,12 +215,11 @@ func (v view) activeOf(match func(l *license) bool) (ids []string) {
 			found = append(found, l)
 		}
 	}
-	id := func(l *license) string { return s.devices[l.device].id + "/" + s.titles[l.title] }
 	slices.SortFunc(found, func(a, b *license) int {
-		return cmp.Or(cmp.Compare(a.expires, b.expires), strings.Compare(id(a), id(b)))
+		return cmp.Or(cmp.Compare(a.expires, b.expires), strings.Compare(s.idOf(a), s.idOf(b)))
 	})
 	for _, l := range found {
-		ids = append(ids, id(l))
+		ids = append(ids, s.idOf(l))
 	}
 	return ids
 }
@@ -249,7 +255,13 @@ func RefusalOf(e *licensedv1.CommandRefused) *licensedv1.Refusal {
 
 // ofPlan reports whether a rule is about the limit of a plan.
 func ofPlan(rule licensedv1.Rule) bool {
-	return sameRule(rule, licensedv1.Rule_RULE_DEVICE_LIMIT) || rule == licensedv1.Rule_RULE_SELECTION_MADE
+	switch rule {
+	case licensedv1.Rule_RULE_DEVICE_LIMIT, licensedv1.Rule_RULE_DEVICE_NOT_SELECTED,
+		licensedv1.Rule_RULE_SELECTION_MADE, licensedv1.Rule_RULE_DEVICE_TITLES, licensedv1.Rule_RULE_MONTHLY_LIMIT:
+		return true
+	default:
+		return false
+	}
 }
 
 // brokenRules returns all rules of a refusal. Where only one is recorded, as in the events of earlier releases, its own

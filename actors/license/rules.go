@@ -104,9 +104,11 @@ func (v view) mayAcquire(t target, newDownload bool) (r refusal) {
 	r.add(v.available(&title))
 	if !active {
 		r.add(v.deviceLimit(t.device))
+		r.add(v.deviceTitles(t.device))
 		r.add(v.studioLimit(title.Studio))
 	}
 	r.add(v.yearlyLimit(t.title, title.YearlyLimit))
+	r.add(v.monthlyLimit())
 	r.add(v.rememberedLimit(t.license < 0))
 	return r
 }
@@ -125,9 +127,17 @@ func (v view) mayRenew(t target) (r refusal) {
 	}
 	title := v.policy.Title(t.titleID)
 	r.add(v.available(&title))
-	r.add(v.deviceLimit(t.device))
-	// An active licence counts already: renewing it takes nothing from its studio.
+	if l.played != 0 && !v.policy.RenewAfterPlay() {
+		r.add(violation{
+			rule: licensedv1.Rule_RULE_PLAYED, limit: l.playHours, current: uint32((v.now - l.played) / hour),
+		})
+	}
+	if !v.onGrace(t.device) {
+		r.add(v.deviceLimit(t.device))
+	}
+	// An active licence counts already: renewing it takes nothing from its device and its studio.
 	if !l.active(v.now) {
+		r.add(v.deviceTitles(t.device))
 		r.add(v.studioLimit(v.state.studioOf(l)))
 	}
 	return r
@@ -184,6 +194,51 @@ func (v view) activeOn(device int) (n uint32) {
 		}
 	}
 	return n
+}
+
+// deviceTitles says whether another licence may be active on a device.
+func (v view) deviceTitles(device int) violation {
+	limit := v.policy.PlanLimits(v.state.plan).TitlesPerDevice
+	if limit == policy.Unlimited {
+		return violation{}
+	}
+	n := v.activeOn(device)
+	if !limit.Met(int(n)) {
+		return violation{}
+	}
+	return v.ofPlan(licensedv1.Rule_RULE_DEVICE_TITLES, limit, int(n))
+}
+
+// monthlyLimit says whether a title may be downloaded once more.
+func (v view) monthlyLimit() violation {
+	limit := v.policy.PlanLimits(v.state.plan).MonthlyDownloads
+	if limit == policy.Unlimited {
+		return violation{}
+	}
+	n := 0
+	v.eachDownload(func(int64) { n++ })
+	if !limit.Met(n) {
+		return violation{}
+	}
+	return v.ofPlan(licensedv1.Rule_RULE_MONTHLY_LIMIT, limit, n)
+}
+
+// ofPlan returns the violation of a limit of the plan.
+func (v view) ofPlan(rule licensedv1.Rule, limit policy.Limit, n int) violation {
+	plan, _ := v.policy.InForce(v.state.plan)
+	return violation{rule: rule, limit: uint32(limit), current: uint32(n), plan: plan}
+}
+
+// eachDownload calls fn with the times of the downloads in the month, of whatever title.
+func (v view) eachDownload(fn func(at int64)) {
+	for i := range v.state.licenses {
+		uses := v.state.licenses[i].uses
+		for j := len(uses) - 1; j >= 0 && uses[j].at() > v.now-month; j-- {
+			if !uses[j].playback() {
+				fn(uses[j].at())
+			}
+		}
+	}
 }
 
 // deactivationLimit says whether another device may be deactivated.

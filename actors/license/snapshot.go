@@ -3,18 +3,28 @@ package license
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
 	"licensed/messages/licensedv1"
 )
 
-// snapshotMapper names the stored form of a state: licensedv1.LicenseSnapshot, version 3. That of version 2 is read as
-// well.
+// snapshotMapper names the stored form of a state: licensedv1.LicenseSnapshot, version 4. A state without what version
+// 3 lacks is stored as version 3, so that the release before reads it. That of version 2 is read as well.
 const (
-	snapshotMapper = "LicenseSnapshot/3"
+	snapshotMapper = "LicenseSnapshot/4"
+	thirdMapper    = "LicenseSnapshot/3"
 	formerMapper   = "LicenseSnapshot/2"
 )
+
+// mapper returns the event mapper of the state's snapshot.
+func (s *State) mapper() string {
+	if s.grace != 0 || slices.ContainsFunc(s.licenses, func(l license) bool { return l.playHours > 0 }) {
+		return snapshotMapper
+	}
+	return thirdMapper
+}
 
 // maxTime bounds the times in a snapshot (the year 9999), far below where sums overflow.
 const maxTime = 253_402_300_800_000
@@ -36,6 +46,9 @@ func (s *State) encode() []byte {
 		SelectionBinds:   s.bound, SelectionChosen: s.chosen,
 	}
 	m.PlanChangedAgoMs, m.PlanIssuedAfterMs = s.choice.pack(s.last)
+	if s.grace != 0 {
+		m.GraceUntilAfterMs = proto.Int64(s.grace - s.last)
+	}
 	for i := range s.devices {
 		d, to := &s.devices[i], &devices[i]
 		to.ActivatedAgoMs, to.IssuedAfterMs = d.activation.pack(s.last)
@@ -59,6 +72,12 @@ func (s *State) encode() []byte {
 		to.ExpiresAfterDays, to.ExpiresAfterMs = (l.expires-l.acquired)/day, (l.expires-l.acquired)%day
 		if l.released != 0 {
 			to.ReleasedAfterMs = proto.Int64(l.released - l.acquired)
+		}
+		if to.PlayHours = l.playHours; l.playHours > 0 {
+			to.GrantedAfterMs = l.granted - l.acquired
+		}
+		if l.played != 0 {
+			to.PlayedAfterMs = proto.Int64(l.played - l.acquired)
 		}
 		l.packSpans(to)
 		to.Uses, uses = uses[:len(l.uses):len(l.uses)], uses[len(l.uses):]
@@ -96,7 +115,10 @@ func decode(data []byte) (*State, error) {
 	}
 	uses := make([]use, n)
 	s.choice = unpackIntent(s.last, m.PlanChangedAgoMs, m.PlanIssuedAfterMs)
-	valid = valid && s.choice.valid()
+	if m.GraceUntilAfterMs != nil {
+		s.grace = s.last + *m.GraceUntilAfterMs
+	}
+	valid = valid && s.choice.valid() && isTime(s.grace)
 	for i, d := range m.Devices {
 		to := &s.devices[i]
 		to.id, to.order, to.deactivated, to.seen = d.DeviceId, d.Order, d.Deactivated, s.last-d.SeenAgoMs
@@ -119,7 +141,13 @@ func decode(data []byte) (*State, error) {
 		if l.ReleasedAfterMs != nil {
 			to.released = to.acquired + *l.ReleasedAfterMs
 		}
-		valid = to.unpackSpans(l) && valid
+		if to.playHours = l.PlayHours; l.PlayHours > 0 {
+			to.granted = to.acquired + l.GrantedAfterMs
+		}
+		if l.PlayedAfterMs != nil {
+			to.played = to.acquired + *l.PlayedAfterMs
+		}
+		valid = to.unpackSpans(l) && valid && isTime(to.granted) && isTime(to.played)
 		to.uses, uses = uses[:len(l.Uses):len(l.Uses)], uses[len(l.Uses):]
 		for j, u := range l.Uses {
 			to.uses[j] = newUse(to.acquired, false) + use(u)

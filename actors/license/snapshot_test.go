@@ -44,9 +44,24 @@ func golden(t *testing.T, name string, data []byte, description string) (stored 
 	return stored, described
 }
 
+// busyPolicy has the limits that every release knows.
+var busyPolicy = must(policy.Parse("busy", []byte(`
+default_plan: one
+yearly_counts: both
+deactivations_per_year: 1
+plans: {one: {devices: 1}, two: {devices: 2}, three: {devices: 3}}
+studios: {a: {downloads: 2}, b: {downloads: 1}}
+titles:
+  a1: {studio: a, yearly_limit: 2}
+  a2: {studio: a, yearly_limit: 4, available_until: 2026-05-01}
+  a3: {studio: a}
+  b1: {studio: b, yearly_limit: 1}
+  b2: {studio: b, yearly_limit: 0}
+`)))
+
 // busy is a customer with a bit of everything.
 func busy(t testing.TB) *trial {
-	r := newTrial(t, somePolicies[1], epoch)
+	r := newTrial(t, busyPolicy, epoch)
 	for _, c := range []*licensedv1.Command{
 		changePlan("three"), acquire("iphone", "a1"), play("iphone", "a1"), acquire("ipad", "a2"),
 		acquire("ipad", "x"), download("ipad", "x"), renew("ipad", "a2"), release("iphone", "a1"),
@@ -87,12 +102,19 @@ func dump(s *State) string {
 			fmt.Fprintf(&b, "  active since %s, meant at %s\n", clock(time.UnixMilli(l.since)),
 				clock(time.UnixMilli(l.meant)))
 		}
+		if l.playHours > 0 {
+			fmt.Fprintf(&b, "  %d hours after the first playback, granted %s, played %s\n", l.playHours,
+				clock(time.UnixMilli(l.granted)), clock(time.UnixMilli(l.played)))
+		}
 		for _, s := range l.spans {
 			fmt.Fprintf(&b, "  active from %s to %s\n", clock(time.UnixMilli(s.from)), clock(time.UnixMilli(s.to)))
 		}
 		for _, u := range l.uses {
 			fmt.Fprintf(&b, "  use %s, playback %v\n", clock(time.UnixMilli(u.at())), u.playback())
 		}
+	}
+	if s.grace != 0 {
+		fmt.Fprintf(&b, "grace until %s\n", clock(time.UnixMilli(s.grace)))
 	}
 	for _, at := range s.deactivations {
 		fmt.Fprintf(&b, "deactivation %s\n", clock(time.UnixMilli(at)))
@@ -159,6 +181,41 @@ func TestSnapshotOfSelection(t *testing.T) {
 	restored := restore(t, r.kind, actors.Snapshot{Mapper: "LicenseSnapshot/3", Data: stored}).(*aggregate).state
 	if got := dump(restored); got != described || !strings.Contains(got, "bound true, chosen true") {
 		t.Errorf("read\n%swant\n%s", got, described)
+	}
+}
+
+// TestSnapshotOfHoursAndGrace is what version 4 has more than version 3. Without these, version 3 is written, which the
+// release before reads.
+func TestSnapshotOfHoursAndGrace(t *testing.T) {
+	r := busy(t)
+	if got := r.live.Snapshot(r.now).Mapper; got != "LicenseSnapshot/3" {
+		t.Errorf("a state that version 3 holds is stored as %s", got)
+	}
+	r.kind.SetPolicy(must(policy.Parse("p", []byte(`
+default_plan: one
+plans: {one: {devices: 1}, three: {devices: 3, grace_days: 7}}
+defaults: {hours_after_first_play: 48}
+`))))
+	for _, c := range []*licensedv1.Command{
+		acquire("iphone", "x"), renew("iphone", "x"), play("iphone", "x"), acquire("ipad", "a3"), changePlan("one"),
+	} {
+		r.execute(c)
+		r.now = r.now.Add(time.Hour)
+	}
+	snapshot := r.live.Snapshot(r.now)
+	s := r.live.(*aggregate).state
+	stored, described := golden(t, "LicenseSnapshot.4.golden", snapshot.Data, dump(s))
+	if !bytes.Equal(snapshot.Data, stored) || snapshot.Mapper != "LicenseSnapshot/4" {
+		t.Errorf("written %s %x\nwant    %x", snapshot.Mapper, snapshot.Data, stored)
+	}
+	restored := restore(t, r.kind, actors.Snapshot{Mapper: "LicenseSnapshot/4", Data: stored}).(*aggregate).state
+	if got := dump(restored); got != described {
+		t.Errorf("read\n%swant\n%s", got, described)
+	}
+	// Both are forgotten: the grace when it has passed, the hours with their licence.
+	r.now = r.now.AddDate(2, 0, 0)
+	if got := r.live.Snapshot(r.now).Mapper; got != "LicenseSnapshot/3" {
+		t.Errorf("years later the state is stored as %s", got)
 	}
 }
 

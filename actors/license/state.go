@@ -2,13 +2,17 @@ package license
 
 import (
 	"licensed/actors/license/policy"
+	"licensed/internal/planted"
 )
 
 // Times of the state are milliseconds since 1970 in UTC.
 const (
-	day = 24 * 60 * 60 * 1000
+	hour = 60 * 60 * 1000
+	day  = 24 * hour
 	// window is how far back yearly rules count, and how long inactive licences are remembered.
 	window = int64(policy.Window / 1e6)
+	// month is how far back the monthly rule counts.
+	month = int64(policy.Month / 1e6)
 	// maxCounted is the number of downloads of a licence, how many counted playbacks of a licence and how many
 	// deactivations are kept, the newest: as many as the highest limit needs.
 	maxCounted = policy.MaxYearlyLimit
@@ -35,6 +39,8 @@ type State struct {
 	// bound says that the selected devices stay and others do not: the plan shrank. chosen says that the customer chose
 	// them.
 	bound, chosen bool
+	// grace is until when devices that do not stay may renew, 0 if they may not.
+	grace int64
 	// deactivations of devices that counted, in the order of time, at most maxCounted.
 	deactivations []int64
 }
@@ -74,6 +80,11 @@ type license struct {
 	// spans are the earlier times of being active, at most maxSpans.
 	since int64
 	spans []span
+	// playHours is the number of hours that the licence may be used after its first playback, 0 without such a limit.
+	// With it, granted is the last acquisition or renewal, and played the first playback that counts, 0 before there was
+	// one.
+	playHours       uint32
+	granted, played int64
 	// uses are the downloads and the counted playbacks, in the order of time, at most maxCounted of each.
 	uses []use
 }
@@ -104,6 +115,26 @@ func (l *license) end() int64 {
 		return min(l.released, l.expires)
 	}
 	return l.expires
+}
+
+// grant sets the hours after the first playback, from an acquisition or a renewal on.
+func (l *license) grant(at int64, playHours uint32) {
+	l.playHours, l.granted, l.played = playHours, 0, 0
+	if playHours > 0 {
+		l.granted = at
+	}
+}
+
+// play says that a playback begins the hours of the licence, unless an earlier one did.
+func (l *license) play(at int64) {
+	end := at + int64(l.playHours)*hour
+	if planted.Bug(planted.RestartHours) && l.played != 0 {
+		l.expires = end
+	}
+	if l.playHours == 0 || l.released != 0 || l.played != 0 && l.played <= at {
+		return
+	}
+	l.played, l.expires = at, min(l.expires, end)
 }
 
 // forgotten reports whether rules treat the licence as never held.
@@ -157,6 +188,9 @@ func (s *State) license(device, title int) int {
 	return -1
 }
 
+// idOf returns what events of a licence are about.
+func (s *State) idOf(l *license) string { return s.devices[l.device].id + "/" + s.titles[l.title] }
+
 // studioOf returns the studio of a licence.
 func (s *State) studioOf(l *license) string {
 	if l.studio == 0 {
@@ -191,6 +225,9 @@ func (s *State) forgottenDevice(i int, now int64) bool {
 func (s *State) prune(now int64) {
 	for len(s.deactivations) > 0 && s.deactivations[0] <= now-window {
 		s.deactivations = s.deactivations[1:]
+	}
+	if s.grace <= now {
+		s.grace = 0
 	}
 	forgotten := false
 	for i := range s.licenses {

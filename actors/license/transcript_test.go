@@ -228,6 +228,9 @@ func licence(l *licensedv1.License) string {
 	if l.Renewals > 0 {
 		s += fmt.Sprintf(", renewals: %d", l.Renewals)
 	}
+	if l.PlayHours != nil {
+		s += fmt.Sprintf(", %d hours after the first playback", *l.PlayHours)
+	}
 	if l.Released {
 		s += ", released"
 	}
@@ -285,16 +288,30 @@ func (r *trial) describeCustomer(b *strings.Builder, pages bool) {
 			fmt.Fprintf(b, "as of %s\nplan %s (default: %t)\ndevices in use: %s\ndeactivations: %s\n",
 				clock(res.AsOf.AsTime()), res.PlanId, res.DefaultPlan, quotaWords(res.DevicesInUse),
 				quotaWords(res.Deactivations))
+			if res.MonthlyDownloads.Limit != nil {
+				fmt.Fprintf(b, "downloads of the month: %s\n", quotaWords(res.MonthlyDownloads))
+			}
+			if res.GraceUntil != nil {
+				fmt.Fprintf(b, "grace until %s\n", clock(res.GraceUntil.AsTime()))
+			}
 		}
 		if pages {
 			fmt.Fprintf(b, "page %d\n", n+1)
 		}
 		for _, dev := range res.Devices {
-			fmt.Fprintf(b, "device %s: active %t, licences %d\n", dev.DeviceId, dev.Active, dev.ActiveLicenses)
+			fmt.Fprintf(b, "device %s: active %t, licences %d", dev.DeviceId, dev.Active, dev.ActiveLicenses)
+			if dev.Licenses.Limit != nil {
+				fmt.Fprintf(b, " (%s)", quotaWords(dev.Licenses))
+			}
+			fmt.Fprintln(b)
 		}
 		for _, l := range res.Licenses {
-			fmt.Fprintf(b, "licence %s, %s\n", licence(l.License),
+			fmt.Fprintf(b, "licence %s, %s", licence(l.License),
 				strings.TrimPrefix(l.Status.String(), "LICENSE_STATUS_"))
+			if l.FirstPlayedAt != nil {
+				fmt.Fprintf(b, ", first played %s", clock(l.FirstPlayedAt.AsTime()))
+			}
+			fmt.Fprintln(b)
 		}
 		for _, t := range res.Titles {
 			fmt.Fprintf(b, "title %s of %s: downloads %d, playbacks %d, %s\n", t.TitleId, t.StudioId, t.Downloads,

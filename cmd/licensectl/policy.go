@@ -22,9 +22,19 @@ func (p *program) printLimits(l *licensedv1.PolicyLimits) error {
 			of += " (default)"
 		}
 		t.Add("devices with active licences", of, fmt.Sprint(plan.Devices))
+		t.Add("active licences on one device", of, limitWords(plan.TitlesPerDevice))
+		t.Add("downloads in 30 days", of, limitWords(plan.DownloadsPerMonth))
+		grace := "until expiry, no renewal"
+		if plan.GraceDays != nil {
+			grace = fmt.Sprint(*plan.GraceDays)
+		}
+		t.Add("days of grace after a smaller plan", of, grace)
 	}
 	for _, s := range l.Studios {
 		t.Add("active licences", "studio "+s.StudioId, limitWords(s.Licenses))
+		if s.PlayHours != nil {
+			t.Add("hours after the first playback", "studio "+s.StudioId, hoursWords(*s.PlayHours))
+		}
 	}
 	t.Add("active licences", "any other studio", limitWords(l.StudioLicenses))
 	counts := strings.ToLower(strings.TrimPrefix(l.YearlyCounts.String(), "YEARLY_COUNTS_"))
@@ -36,7 +46,35 @@ func (p *program) printLimits(l *licensedv1.PolicyLimits) error {
 	t.Add("removals of devices in 365 days", "a customer", limitWords(l.Deactivations))
 	t.Add("licences that are remembered", "a customer", fmt.Sprint(l.RememberedLicenses))
 	t.Add("days until expiry", "a licence", fmt.Sprint(l.LicenseDays))
+	t.Add("hours after the first playback", "any other title", hoursWords(l.GetPlayHours()))
+	renew := "no"
+	if l.RenewAfterPlay {
+		renew = "yes"
+	}
+	t.Add("renewal after the first playback", "a licence with such hours", renew)
+	end := "keep their expiry"
+	if l.EndWithinDays != nil {
+		end = fmt.Sprintf("%d days after it", *l.EndWithinDays)
+	}
+	t.Add("licences beyond available_until", "any title that does not say", end)
+	t.Add("provisional renewals in an outage", "a licence and gateway", fmt.Sprint(l.ProvisionalRenewals))
+	t.Add("hours until expiry", "a provisional renewal", fmt.Sprint(l.ProvisionalHours))
+	keep := "unlimited"
+	if l.HistoryByNode {
+		keep = "set by the nodes"
+	} else if l.HistoryDays != nil {
+		keep = fmt.Sprint(*l.HistoryDays)
+	}
+	t.Add("days that events are kept", "the archive", keep)
 	return t.Flush()
+}
+
+// hoursWords returns a number of hours; 0 for none that end anything.
+func hoursWords(n uint32) string {
+	if n == 0 {
+		return "unlimited"
+	}
+	return fmt.Sprint(n)
 }
 
 // limitWords returns a limit, or that there is none.

@@ -22,6 +22,7 @@ const (
 	byStampSeeds     = "test/sim.TestStampSeeds"
 	byOverlargeSeeds = "test/sim.TestOverlargeSeeds"
 	byFactSeeds      = "test/sim.TestFactSeeds"
+	byCustomers      = "actors/license.TestRandomCustomers"
 	byFallback       = "gateway/fallback.TestSeeds"
 	// none of its bugs endangers the promise: nobody serves customers, or a node that nobody reaches
 	byReachSeeds = "test/sim.TestReachSeeds"
@@ -107,6 +108,10 @@ const (
 	AnswerImportEarly
 	EndImportEarly
 	CountRepeatedFact
+	RestartHours
+	MonthByRecording
+	LetTitleRun
+	RenewBeyondGrace
 	RefuseWithoutRecord
 	DecideWithdrawn
 	WithdrawDecided
@@ -295,7 +300,16 @@ var Bugs = [count]Info{
 	EndImportEarly: {
 		Rule: "import", Name: "report the end of an import before a root is marked", Check: bySeeds,
 	},
-	CountRepeatedFact:   {Rule: "facts", Name: "count a repeated fact twice", Check: byFactSeeds, Hooks: 2},
+	CountRepeatedFact: {Rule: "facts", Name: "count a repeated fact twice", Check: byFactSeeds, Hooks: 2},
+	RestartHours: {
+		Rule: "policy", Name: "restart the hours with the second playback", Check: byCustomers, Hooks: 2,
+	},
+	MonthByRecording: {
+		Rule: "policy", Name: "count a late download when it is recorded",
+		Check: "actors/license.TestLateDownloadsOfMonth",
+	},
+	LetTitleRun:         {Rule: "policy", Name: "let licences run beyond the end of their title", Check: byCustomers},
+	RenewBeyondGrace:    {Rule: "policy", Name: "let a renewal outlast the grace of a plan", Check: byCustomers},
 	RefuseWithoutRecord: {Rule: "outcome", Name: "refuse without a record", Check: bySeeds},
 	DecideWithdrawn:     {Rule: "outcome", Name: "decide a request that was withdrawn", Check: bySeeds},
 	WithdrawDecided:     {Rule: "outcome", Name: "withdraw a request that was decided", Check: bySeeds},

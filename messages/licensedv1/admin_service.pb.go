@@ -515,8 +515,22 @@ type PolicyLimits struct {
 	LicenseDays uint32 `protobuf:"varint,9,opt,name=license_days,json=licenseDays,proto3" json:"license_days,omitempty"`
 	// Licences, active and inactive, that are remembered for a customer at most.
 	RememberedLicenses uint32 `protobuf:"varint,10,opt,name=remembered_licenses,json=rememberedLicenses,proto3" json:"remembered_licenses,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// Hours until expiry from the first playback on, of titles for which neither the catalogue nor their studio says
+	// otherwise.
+	PlayHours *uint32 `protobuf:"varint,20,opt,name=play_hours,json=playHours,proto3,oneof" json:"play_hours,omitempty"`
+	// A licence that was played can be renewed; its hours then begin anew with the first playback after that.
+	RenewAfterPlay bool `protobuf:"varint,21,opt,name=renew_after_play,json=renewAfterPlay,proto3" json:"renew_after_play,omitempty"`
+	// Days after the end of a title's availability within which licences end that were granted for longer.
+	EndWithinDays *uint32 `protobuf:"varint,22,opt,name=end_within_days,json=endWithinDays,proto3,oneof" json:"end_within_days,omitempty"`
+	// Renewals of one licence that each gateway grants in an outage at most, and the hours of each.
+	ProvisionalRenewals uint32 `protobuf:"varint,23,opt,name=provisional_renewals,json=provisionalRenewals,proto3" json:"provisional_renewals,omitempty"`
+	ProvisionalHours    uint32 `protobuf:"varint,24,opt,name=provisional_hours,json=provisionalHours,proto3" json:"provisional_hours,omitempty"`
+	// Days for which the archive keeps events; absent forever, or if history_by_node.
+	HistoryDays *uint32 `protobuf:"varint,25,opt,name=history_days,json=historyDays,proto3,oneof" json:"history_days,omitempty"`
+	// The policy does not say for how long the archive keeps events: the settings of the nodes do.
+	HistoryByNode bool `protobuf:"varint,26,opt,name=history_by_node,json=historyByNode,proto3" json:"history_by_node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PolicyLimits) Reset() {
@@ -619,6 +633,55 @@ func (x *PolicyLimits) GetRememberedLicenses() uint32 {
 	return 0
 }
 
+func (x *PolicyLimits) GetPlayHours() uint32 {
+	if x != nil && x.PlayHours != nil {
+		return *x.PlayHours
+	}
+	return 0
+}
+
+func (x *PolicyLimits) GetRenewAfterPlay() bool {
+	if x != nil {
+		return x.RenewAfterPlay
+	}
+	return false
+}
+
+func (x *PolicyLimits) GetEndWithinDays() uint32 {
+	if x != nil && x.EndWithinDays != nil {
+		return *x.EndWithinDays
+	}
+	return 0
+}
+
+func (x *PolicyLimits) GetProvisionalRenewals() uint32 {
+	if x != nil {
+		return x.ProvisionalRenewals
+	}
+	return 0
+}
+
+func (x *PolicyLimits) GetProvisionalHours() uint32 {
+	if x != nil {
+		return x.ProvisionalHours
+	}
+	return 0
+}
+
+func (x *PolicyLimits) GetHistoryDays() uint32 {
+	if x != nil && x.HistoryDays != nil {
+		return *x.HistoryDays
+	}
+	return 0
+}
+
+func (x *PolicyLimits) GetHistoryByNode() bool {
+	if x != nil {
+		return x.HistoryByNode
+	}
+	return false
+}
+
 // PlanLimits are the limits of a plan.
 type PlanLimits struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -626,7 +689,14 @@ type PlanLimits struct {
 	// Devices that may hold active licences at the same time.
 	Devices uint32 `protobuf:"varint,2,opt,name=devices,proto3" json:"devices,omitempty"`
 	// The plan of customers who never chose one.
-	DefaultPlan   bool `protobuf:"varint,3,opt,name=default_plan,json=defaultPlan,proto3" json:"default_plan,omitempty"`
+	DefaultPlan bool `protobuf:"varint,3,opt,name=default_plan,json=defaultPlan,proto3" json:"default_plan,omitempty"`
+	// Active licences on one device.
+	TitlesPerDevice *uint32 `protobuf:"varint,20,opt,name=titles_per_device,json=titlesPerDevice,proto3,oneof" json:"titles_per_device,omitempty"`
+	// Downloads in 30 days.
+	DownloadsPerMonth *uint32 `protobuf:"varint,21,opt,name=downloads_per_month,json=downloadsPerMonth,proto3,oneof" json:"downloads_per_month,omitempty"`
+	// Days after a change to a smaller plan during which devices that do not stay may renew, and after which their
+	// licences end. Absent: they may not renew, and their licences keep their expiry.
+	GraceDays     *uint32 `protobuf:"varint,22,opt,name=grace_days,json=graceDays,proto3,oneof" json:"grace_days,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -682,12 +752,36 @@ func (x *PlanLimits) GetDefaultPlan() bool {
 	return false
 }
 
+func (x *PlanLimits) GetTitlesPerDevice() uint32 {
+	if x != nil && x.TitlesPerDevice != nil {
+		return *x.TitlesPerDevice
+	}
+	return 0
+}
+
+func (x *PlanLimits) GetDownloadsPerMonth() uint32 {
+	if x != nil && x.DownloadsPerMonth != nil {
+		return *x.DownloadsPerMonth
+	}
+	return 0
+}
+
+func (x *PlanLimits) GetGraceDays() uint32 {
+	if x != nil && x.GraceDays != nil {
+		return *x.GraceDays
+	}
+	return 0
+}
+
 // StudioLimits are the limits of a studio.
 type StudioLimits struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	StudioId string                 `protobuf:"bytes,1,opt,name=studio_id,json=studioId,proto3" json:"studio_id,omitempty"`
 	// Active licences of a customer.
-	Licenses      *uint32 `protobuf:"varint,2,opt,name=licenses,proto3,oneof" json:"licenses,omitempty"`
+	Licenses *uint32 `protobuf:"varint,2,opt,name=licenses,proto3,oneof" json:"licenses,omitempty"`
+	// Hours until expiry from the first playback on, of titles for which the catalogue says nothing else: 0 if a playback
+	// ends nothing, absent if that of the policy holds.
+	PlayHours     *uint32 `protobuf:"varint,20,opt,name=play_hours,json=playHours,proto3,oneof" json:"play_hours,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -732,6 +826,13 @@ func (x *StudioLimits) GetStudioId() string {
 func (x *StudioLimits) GetLicenses() uint32 {
 	if x != nil && x.Licenses != nil {
 		return *x.Licenses
+	}
+	return 0
+}
+
+func (x *StudioLimits) GetPlayHours() uint32 {
+	if x != nil && x.PlayHours != nil {
+		return *x.PlayHours
 	}
 	return 0
 }
@@ -1938,7 +2039,7 @@ const file_licensed_v1_admin_service_proto_rawDesc = "" +
 	"\rpolicy_source\x18\x12 \x01(\tR\fpolicySource\x12.\n" +
 	"\x05store\x18\x13 \x01(\v2\x18.licensed.v1.StoreStatusR\x05store\x124\n" +
 	"\aarchive\x18\x14 \x01(\v2\x1a.licensed.v1.ArchiveStatusR\aarchive\x12>\n" +
-	"\rpolicy_limits\x18\x15 \x01(\v2\x19.licensed.v1.PolicyLimitsR\fpolicyLimits\"\x9a\x04\n" +
+	"\rpolicy_limits\x18\x15 \x01(\v2\x19.licensed.v1.PolicyLimitsR\fpolicyLimits\"\xf9\x06\n" +
 	"\fPolicyLimits\x12-\n" +
 	"\x05plans\x18\x01 \x03(\v2\x17.licensed.v1.PlanLimitsR\x05plans\x123\n" +
 	"\astudios\x18\x02 \x03(\v2\x19.licensed.v1.StudioLimitsR\astudios\x12,\n" +
@@ -1950,19 +2051,40 @@ const file_licensed_v1_admin_service_proto_rawDesc = "" +
 	"\rdeactivations\x18\b \x01(\rH\x02R\rdeactivations\x88\x01\x01\x12!\n" +
 	"\flicense_days\x18\t \x01(\rR\vlicenseDays\x12/\n" +
 	"\x13remembered_licenses\x18\n" +
-	" \x01(\rR\x12rememberedLicensesB\x12\n" +
+	" \x01(\rR\x12rememberedLicenses\x12\"\n" +
+	"\n" +
+	"play_hours\x18\x14 \x01(\rH\x03R\tplayHours\x88\x01\x01\x12(\n" +
+	"\x10renew_after_play\x18\x15 \x01(\bR\x0erenewAfterPlay\x12+\n" +
+	"\x0fend_within_days\x18\x16 \x01(\rH\x04R\rendWithinDays\x88\x01\x01\x121\n" +
+	"\x14provisional_renewals\x18\x17 \x01(\rR\x13provisionalRenewals\x12+\n" +
+	"\x11provisional_hours\x18\x18 \x01(\rR\x10provisionalHours\x12&\n" +
+	"\fhistory_days\x18\x19 \x01(\rH\x05R\vhistoryDays\x88\x01\x01\x12&\n" +
+	"\x0fhistory_by_node\x18\x1a \x01(\bR\rhistoryByNodeB\x12\n" +
 	"\x10_studio_licensesB\x12\n" +
 	"\x10_unlisted_yearlyB\x10\n" +
-	"\x0e_deactivations\"b\n" +
+	"\x0e_deactivationsB\r\n" +
+	"\v_play_hoursB\x12\n" +
+	"\x10_end_within_daysB\x0f\n" +
+	"\r_history_days\"\xa9\x02\n" +
 	"\n" +
 	"PlanLimits\x12\x17\n" +
 	"\aplan_id\x18\x01 \x01(\tR\x06planId\x12\x18\n" +
 	"\adevices\x18\x02 \x01(\rR\adevices\x12!\n" +
-	"\fdefault_plan\x18\x03 \x01(\bR\vdefaultPlan\"Y\n" +
+	"\fdefault_plan\x18\x03 \x01(\bR\vdefaultPlan\x12/\n" +
+	"\x11titles_per_device\x18\x14 \x01(\rH\x00R\x0ftitlesPerDevice\x88\x01\x01\x123\n" +
+	"\x13downloads_per_month\x18\x15 \x01(\rH\x01R\x11downloadsPerMonth\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"grace_days\x18\x16 \x01(\rH\x02R\tgraceDays\x88\x01\x01B\x14\n" +
+	"\x12_titles_per_deviceB\x16\n" +
+	"\x14_downloads_per_monthB\r\n" +
+	"\v_grace_days\"\x8c\x01\n" +
 	"\fStudioLimits\x12\x1b\n" +
 	"\tstudio_id\x18\x01 \x01(\tR\bstudioId\x12\x1f\n" +
-	"\blicenses\x18\x02 \x01(\rH\x00R\blicenses\x88\x01\x01B\v\n" +
-	"\t_licenses\"\x13\n" +
+	"\blicenses\x18\x02 \x01(\rH\x00R\blicenses\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"play_hours\x18\x14 \x01(\rH\x01R\tplayHours\x88\x01\x01B\v\n" +
+	"\t_licensesB\r\n" +
+	"\v_play_hours\"\x13\n" +
 	"\x11GetClusterRequest\"J\n" +
 	"\x12GetClusterResponse\x124\n" +
 	"\acluster\x18\x01 \x01(\v2\x1a.licensed.v1.ClusterStatusR\acluster\"\x8a\x01\n" +
@@ -2184,6 +2306,7 @@ func file_licensed_v1_admin_service_proto_init() {
 	file_licensed_v1_cluster_status_proto_init()
 	file_licensed_v1_events_proto_init()
 	file_licensed_v1_admin_service_proto_msgTypes[6].OneofWrappers = []any{}
+	file_licensed_v1_admin_service_proto_msgTypes[7].OneofWrappers = []any{}
 	file_licensed_v1_admin_service_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

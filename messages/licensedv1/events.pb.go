@@ -31,6 +31,58 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// ShortenedBy is why a licence expires earlier than it was granted.
+type ShortenedBy int32
+
+const (
+	ShortenedBy_SHORTENED_BY_UNSPECIFIED ShortenedBy = 0
+	// The customer changed to a smaller plan, and the device is not one of those that stay.
+	ShortenedBy_SHORTENED_BY_PLAN_GRACE ShortenedBy = 1
+	// The title is available for a shorter time than when the licence was granted.
+	ShortenedBy_SHORTENED_BY_TITLE_END ShortenedBy = 2
+)
+
+// Enum value maps for ShortenedBy.
+var (
+	ShortenedBy_name = map[int32]string{
+		0: "SHORTENED_BY_UNSPECIFIED",
+		1: "SHORTENED_BY_PLAN_GRACE",
+		2: "SHORTENED_BY_TITLE_END",
+	}
+	ShortenedBy_value = map[string]int32{
+		"SHORTENED_BY_UNSPECIFIED": 0,
+		"SHORTENED_BY_PLAN_GRACE":  1,
+		"SHORTENED_BY_TITLE_END":   2,
+	}
+)
+
+func (x ShortenedBy) Enum() *ShortenedBy {
+	p := new(ShortenedBy)
+	*p = x
+	return p
+}
+
+func (x ShortenedBy) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ShortenedBy) Descriptor() protoreflect.EnumDescriptor {
+	return file_licensed_v1_events_proto_enumTypes[0].Descriptor()
+}
+
+func (ShortenedBy) Type() protoreflect.EnumType {
+	return &file_licensed_v1_events_proto_enumTypes[0]
+}
+
+func (x ShortenedBy) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ShortenedBy.Descriptor instead.
+func (ShortenedBy) EnumDescriptor() ([]byte, []int) {
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{0}
+}
+
 // FactVerdict is the judgement of something that was reported later, as of the time at which it occurred.
 type FactVerdict int32
 
@@ -73,11 +125,11 @@ func (x FactVerdict) String() string {
 }
 
 func (FactVerdict) Descriptor() protoreflect.EnumDescriptor {
-	return file_licensed_v1_events_proto_enumTypes[0].Descriptor()
+	return file_licensed_v1_events_proto_enumTypes[1].Descriptor()
 }
 
 func (FactVerdict) Type() protoreflect.EnumType {
-	return &file_licensed_v1_events_proto_enumTypes[0]
+	return &file_licensed_v1_events_proto_enumTypes[1]
 }
 
 func (x FactVerdict) Number() protoreflect.EnumNumber {
@@ -86,7 +138,7 @@ func (x FactVerdict) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FactVerdict.Descriptor instead.
 func (FactVerdict) EnumDescriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{0}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{1}
 }
 
 // CommandKind names a command in the events that record only its outcome.
@@ -141,11 +193,11 @@ func (x CommandKind) String() string {
 }
 
 func (CommandKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_licensed_v1_events_proto_enumTypes[1].Descriptor()
+	return file_licensed_v1_events_proto_enumTypes[2].Descriptor()
 }
 
 func (CommandKind) Type() protoreflect.EnumType {
-	return &file_licensed_v1_events_proto_enumTypes[1]
+	return &file_licensed_v1_events_proto_enumTypes[2]
 }
 
 func (x CommandKind) Number() protoreflect.EnumNumber {
@@ -154,7 +206,7 @@ func (x CommandKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CommandKind.Descriptor instead.
 func (CommandKind) EnumDescriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{1}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{2}
 }
 
 // YearlyCounts tells what counts against the yearly limit of a title.
@@ -194,11 +246,11 @@ func (x YearlyCounts) String() string {
 }
 
 func (YearlyCounts) Descriptor() protoreflect.EnumDescriptor {
-	return file_licensed_v1_events_proto_enumTypes[2].Descriptor()
+	return file_licensed_v1_events_proto_enumTypes[3].Descriptor()
 }
 
 func (YearlyCounts) Type() protoreflect.EnumType {
-	return &file_licensed_v1_events_proto_enumTypes[2]
+	return &file_licensed_v1_events_proto_enumTypes[3]
 }
 
 func (x YearlyCounts) Number() protoreflect.EnumNumber {
@@ -207,7 +259,7 @@ func (x YearlyCounts) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use YearlyCounts.Descriptor instead.
 func (YearlyCounts) EnumDescriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{2}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{3}
 }
 
 // LicenseTerms are those of a licence after an event, so that the event alone answers its command.
@@ -219,8 +271,10 @@ type LicenseTerms struct {
 	// The licence is active until then, exclusively.
 	ExpiresAtMs int64 `protobuf:"varint,3,opt,name=expires_at_ms,json=expiresAtMs,proto3" json:"expires_at_ms,omitempty"`
 	// Renewals since it was acquired.
-	Renewals      uint32 `protobuf:"varint,4,opt,name=renewals,proto3" json:"renewals,omitempty"`
-	Released      bool   `protobuf:"varint,5,opt,name=released,proto3" json:"released,omitempty"`
+	Renewals uint32 `protobuf:"varint,4,opt,name=renewals,proto3" json:"renewals,omitempty"`
+	Released bool   `protobuf:"varint,5,opt,name=released,proto3" json:"released,omitempty"`
+	// Hours after which it expires, from its first playback on; 0 if a playback ends nothing.
+	PlayHours     uint32 `protobuf:"varint,20,opt,name=play_hours,json=playHours,proto3" json:"play_hours,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -290,6 +344,13 @@ func (x *LicenseTerms) GetReleased() bool {
 	return false
 }
 
+func (x *LicenseTerms) GetPlayHours() uint32 {
+	if x != nil {
+		return x.PlayHours
+	}
+	return 0
+}
+
 // LicenseCreated: the device has its first licence for the title. LicenseAcquired follows.
 type LicenseCreated struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -328,13 +389,15 @@ func (*LicenseCreated) Descriptor() ([]byte, []int) {
 }
 
 // LicenseAcquired: the device has an active licence for the title, from the event's time on, without
-// renewals.
+// renewals. Version 2 has play_hours.
 type LicenseAcquired struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	StudioId    string                 `protobuf:"bytes,1,opt,name=studio_id,json=studioId,proto3" json:"studio_id,omitempty"`
 	ExpiresAtMs int64                  `protobuf:"varint,2,opt,name=expires_at_ms,json=expiresAtMs,proto3" json:"expires_at_ms,omitempty"`
 	// When the client issued the command; 0 if the client did not say.
-	IssuedAtMs    int64 `protobuf:"varint,3,opt,name=issued_at_ms,json=issuedAtMs,proto3" json:"issued_at_ms,omitempty"`
+	IssuedAtMs int64 `protobuf:"varint,3,opt,name=issued_at_ms,json=issuedAtMs,proto3" json:"issued_at_ms,omitempty"`
+	// As in LicenseTerms.
+	PlayHours     uint32 `protobuf:"varint,20,opt,name=play_hours,json=playHours,proto3" json:"play_hours,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -390,7 +453,14 @@ func (x *LicenseAcquired) GetIssuedAtMs() int64 {
 	return 0
 }
 
-// LicenseRenewed: the licence expires at another time.
+func (x *LicenseAcquired) GetPlayHours() uint32 {
+	if x != nil {
+		return x.PlayHours
+	}
+	return 0
+}
+
+// LicenseRenewed: the licence expires at another time. Version 2 has play_hours.
 type LicenseRenewed struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	License       *LicenseTerms          `protobuf:"bytes,1,opt,name=license,proto3" json:"license,omitempty"`
@@ -435,6 +505,59 @@ func (x *LicenseRenewed) GetLicense() *LicenseTerms {
 	return nil
 }
 
+// LicenseShortened: the licence expires earlier than it was granted.
+type LicenseShortened struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	License       *LicenseTerms          `protobuf:"bytes,1,opt,name=license,proto3" json:"license,omitempty"`
+	Cause         ShortenedBy            `protobuf:"varint,2,opt,name=cause,proto3,enum=licensed.v1.ShortenedBy" json:"cause,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LicenseShortened) Reset() {
+	*x = LicenseShortened{}
+	mi := &file_licensed_v1_events_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LicenseShortened) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LicenseShortened) ProtoMessage() {}
+
+func (x *LicenseShortened) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_events_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LicenseShortened.ProtoReflect.Descriptor instead.
+func (*LicenseShortened) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *LicenseShortened) GetLicense() *LicenseTerms {
+	if x != nil {
+		return x.License
+	}
+	return nil
+}
+
+func (x *LicenseShortened) GetCause() ShortenedBy {
+	if x != nil {
+		return x.Cause
+	}
+	return ShortenedBy_SHORTENED_BY_UNSPECIFIED
+}
+
 // LicenseReleased: the licence ended, by its release or by the deactivation of its device.
 type LicenseReleased struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -445,7 +568,7 @@ type LicenseReleased struct {
 
 func (x *LicenseReleased) Reset() {
 	*x = LicenseReleased{}
-	mi := &file_licensed_v1_events_proto_msgTypes[4]
+	mi := &file_licensed_v1_events_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -457,7 +580,7 @@ func (x *LicenseReleased) String() string {
 func (*LicenseReleased) ProtoMessage() {}
 
 func (x *LicenseReleased) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[4]
+	mi := &file_licensed_v1_events_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -470,7 +593,7 @@ func (x *LicenseReleased) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LicenseReleased.ProtoReflect.Descriptor instead.
 func (*LicenseReleased) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{4}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *LicenseReleased) GetLicense() *LicenseTerms {
@@ -495,7 +618,7 @@ type TitleDownloaded struct {
 
 func (x *TitleDownloaded) Reset() {
 	*x = TitleDownloaded{}
-	mi := &file_licensed_v1_events_proto_msgTypes[5]
+	mi := &file_licensed_v1_events_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -507,7 +630,7 @@ func (x *TitleDownloaded) String() string {
 func (*TitleDownloaded) ProtoMessage() {}
 
 func (x *TitleDownloaded) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[5]
+	mi := &file_licensed_v1_events_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -520,7 +643,7 @@ func (x *TitleDownloaded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TitleDownloaded.ProtoReflect.Descriptor instead.
 func (*TitleDownloaded) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{5}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *TitleDownloaded) GetLicense() *LicenseTerms {
@@ -552,14 +675,16 @@ type TitlePlayed struct {
 	// The playback counts against the title's yearly limit, by the policy in force.
 	Counted bool `protobuf:"varint,2,opt,name=counted,proto3" json:"counted,omitempty"`
 	// Set if the playback was reported later.
-	Occurrence    *Occurrence `protobuf:"bytes,3,opt,name=occurrence,proto3" json:"occurrence,omitempty"`
+	Occurrence *Occurrence `protobuf:"bytes,3,opt,name=occurrence,proto3" json:"occurrence,omitempty"`
+	// It is the first one that the licence's play_hours are counted from.
+	StartsHours   bool `protobuf:"varint,20,opt,name=starts_hours,json=startsHours,proto3" json:"starts_hours,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TitlePlayed) Reset() {
 	*x = TitlePlayed{}
-	mi := &file_licensed_v1_events_proto_msgTypes[6]
+	mi := &file_licensed_v1_events_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -571,7 +696,7 @@ func (x *TitlePlayed) String() string {
 func (*TitlePlayed) ProtoMessage() {}
 
 func (x *TitlePlayed) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[6]
+	mi := &file_licensed_v1_events_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -584,7 +709,7 @@ func (x *TitlePlayed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TitlePlayed.ProtoReflect.Descriptor instead.
 func (*TitlePlayed) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{6}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *TitlePlayed) GetLicense() *LicenseTerms {
@@ -608,6 +733,13 @@ func (x *TitlePlayed) GetOccurrence() *Occurrence {
 	return nil
 }
 
+func (x *TitlePlayed) GetStartsHours() bool {
+	if x != nil {
+		return x.StartsHours
+	}
+	return false
+}
+
 // TitleDeleted: the title was deleted from the device. If this ends the licence, LicenseReleased follows.
 type TitleDeleted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -618,7 +750,7 @@ type TitleDeleted struct {
 
 func (x *TitleDeleted) Reset() {
 	*x = TitleDeleted{}
-	mi := &file_licensed_v1_events_proto_msgTypes[7]
+	mi := &file_licensed_v1_events_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -630,7 +762,7 @@ func (x *TitleDeleted) String() string {
 func (*TitleDeleted) ProtoMessage() {}
 
 func (x *TitleDeleted) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[7]
+	mi := &file_licensed_v1_events_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -643,7 +775,7 @@ func (x *TitleDeleted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TitleDeleted.ProtoReflect.Descriptor instead.
 func (*TitleDeleted) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{7}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *TitleDeleted) GetOccurrence() *Occurrence {
@@ -672,7 +804,7 @@ type Occurrence struct {
 
 func (x *Occurrence) Reset() {
 	*x = Occurrence{}
-	mi := &file_licensed_v1_events_proto_msgTypes[8]
+	mi := &file_licensed_v1_events_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -684,7 +816,7 @@ func (x *Occurrence) String() string {
 func (*Occurrence) ProtoMessage() {}
 
 func (x *Occurrence) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[8]
+	mi := &file_licensed_v1_events_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -697,7 +829,7 @@ func (x *Occurrence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Occurrence.ProtoReflect.Descriptor instead.
 func (*Occurrence) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{8}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Occurrence) GetOccurredAtMs() int64 {
@@ -746,7 +878,7 @@ type DeviceActivated struct {
 
 func (x *DeviceActivated) Reset() {
 	*x = DeviceActivated{}
-	mi := &file_licensed_v1_events_proto_msgTypes[9]
+	mi := &file_licensed_v1_events_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -758,7 +890,7 @@ func (x *DeviceActivated) String() string {
 func (*DeviceActivated) ProtoMessage() {}
 
 func (x *DeviceActivated) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[9]
+	mi := &file_licensed_v1_events_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -771,7 +903,7 @@ func (x *DeviceActivated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceActivated.ProtoReflect.Descriptor instead.
 func (*DeviceActivated) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{9}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DeviceActivated) GetIssuedAtMs() int64 {
@@ -793,7 +925,7 @@ type DeviceDeactivated struct {
 
 func (x *DeviceDeactivated) Reset() {
 	*x = DeviceDeactivated{}
-	mi := &file_licensed_v1_events_proto_msgTypes[10]
+	mi := &file_licensed_v1_events_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -805,7 +937,7 @@ func (x *DeviceDeactivated) String() string {
 func (*DeviceDeactivated) ProtoMessage() {}
 
 func (x *DeviceDeactivated) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[10]
+	mi := &file_licensed_v1_events_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -818,7 +950,7 @@ func (x *DeviceDeactivated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceDeactivated.ProtoReflect.Descriptor instead.
 func (*DeviceDeactivated) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{10}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DeviceDeactivated) GetRemoval() *Removal {
@@ -828,7 +960,7 @@ func (x *DeviceDeactivated) GetRemoval() *Removal {
 	return nil
 }
 
-// PlanChanged: the customer is on another plan. This is version 2: version 1 named no devices that stay.
+// PlanChanged: the customer is on another plan. Version 1 named no devices that stay; version 3 has grace_until_ms.
 type PlanChanged struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	PlanId string                 `protobuf:"bytes,1,opt,name=plan_id,json=planId,proto3" json:"plan_id,omitempty"`
@@ -838,13 +970,15 @@ type PlanChanged struct {
 	IssuedAtMs int64 `protobuf:"varint,3,opt,name=issued_at_ms,json=issuedAtMs,proto3" json:"issued_at_ms,omitempty"`
 	// More devices hold active licences than that: these stay, by id, and the others neither acquire nor renew.
 	StayingDeviceIds []string `protobuf:"bytes,4,rep,name=staying_device_ids,json=stayingDeviceIds,proto3" json:"staying_device_ids,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// The other devices may renew until then, and their licences end then at the latest; 0 if they may not renew.
+	GraceUntilMs  int64 `protobuf:"varint,20,opt,name=grace_until_ms,json=graceUntilMs,proto3" json:"grace_until_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PlanChanged) Reset() {
 	*x = PlanChanged{}
-	mi := &file_licensed_v1_events_proto_msgTypes[11]
+	mi := &file_licensed_v1_events_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -856,7 +990,7 @@ func (x *PlanChanged) String() string {
 func (*PlanChanged) ProtoMessage() {}
 
 func (x *PlanChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[11]
+	mi := &file_licensed_v1_events_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -869,7 +1003,7 @@ func (x *PlanChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanChanged.ProtoReflect.Descriptor instead.
 func (*PlanChanged) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{11}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PlanChanged) GetPlanId() string {
@@ -900,6 +1034,13 @@ func (x *PlanChanged) GetStayingDeviceIds() []string {
 	return nil
 }
 
+func (x *PlanChanged) GetGraceUntilMs() int64 {
+	if x != nil {
+		return x.GraceUntilMs
+	}
+	return 0
+}
+
 // DevicesSelected: other devices stay.
 type DevicesSelected struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -915,7 +1056,7 @@ type DevicesSelected struct {
 
 func (x *DevicesSelected) Reset() {
 	*x = DevicesSelected{}
-	mi := &file_licensed_v1_events_proto_msgTypes[12]
+	mi := &file_licensed_v1_events_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -927,7 +1068,7 @@ func (x *DevicesSelected) String() string {
 func (*DevicesSelected) ProtoMessage() {}
 
 func (x *DevicesSelected) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[12]
+	mi := &file_licensed_v1_events_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -940,7 +1081,7 @@ func (x *DevicesSelected) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DevicesSelected.ProtoReflect.Descriptor instead.
 func (*DevicesSelected) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{12}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DevicesSelected) GetStayingDeviceIds() []string {
@@ -993,7 +1134,7 @@ type CommandAccepted struct {
 
 func (x *CommandAccepted) Reset() {
 	*x = CommandAccepted{}
-	mi := &file_licensed_v1_events_proto_msgTypes[13]
+	mi := &file_licensed_v1_events_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1005,7 +1146,7 @@ func (x *CommandAccepted) String() string {
 func (*CommandAccepted) ProtoMessage() {}
 
 func (x *CommandAccepted) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[13]
+	mi := &file_licensed_v1_events_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1018,7 +1159,7 @@ func (x *CommandAccepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandAccepted.ProtoReflect.Descriptor instead.
 func (*CommandAccepted) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{13}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CommandAccepted) GetCommand() CommandKind {
@@ -1130,7 +1271,7 @@ type BrokenRule struct {
 
 func (x *BrokenRule) Reset() {
 	*x = BrokenRule{}
-	mi := &file_licensed_v1_events_proto_msgTypes[14]
+	mi := &file_licensed_v1_events_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1142,7 +1283,7 @@ func (x *BrokenRule) String() string {
 func (*BrokenRule) ProtoMessage() {}
 
 func (x *BrokenRule) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[14]
+	mi := &file_licensed_v1_events_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1155,7 +1296,7 @@ func (x *BrokenRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrokenRule.ProtoReflect.Descriptor instead.
 func (*BrokenRule) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{14}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *BrokenRule) GetRule() Rule {
@@ -1265,7 +1406,7 @@ type CommandRefused struct {
 
 func (x *CommandRefused) Reset() {
 	*x = CommandRefused{}
-	mi := &file_licensed_v1_events_proto_msgTypes[15]
+	mi := &file_licensed_v1_events_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1277,7 +1418,7 @@ func (x *CommandRefused) String() string {
 func (*CommandRefused) ProtoMessage() {}
 
 func (x *CommandRefused) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[15]
+	mi := &file_licensed_v1_events_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1290,7 +1431,7 @@ func (x *CommandRefused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandRefused.ProtoReflect.Descriptor instead.
 func (*CommandRefused) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{15}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CommandRefused) GetCommand() CommandKind {
@@ -1374,21 +1515,28 @@ var File_licensed_v1_events_proto protoreflect.FileDescriptor
 
 const file_licensed_v1_events_proto_rawDesc = "" +
 	"\n" +
-	"\x18licensed/v1/events.proto\x12\vlicensed.v1\x1a!licensed/v1/license_service.proto\"\xad\x01\n" +
+	"\x18licensed/v1/events.proto\x12\vlicensed.v1\x1a!licensed/v1/license_service.proto\"\xcc\x01\n" +
 	"\fLicenseTerms\x12\x1b\n" +
 	"\tstudio_id\x18\x01 \x01(\tR\bstudioId\x12$\n" +
 	"\x0eacquired_at_ms\x18\x02 \x01(\x03R\facquiredAtMs\x12\"\n" +
 	"\rexpires_at_ms\x18\x03 \x01(\x03R\vexpiresAtMs\x12\x1a\n" +
 	"\brenewals\x18\x04 \x01(\rR\brenewals\x12\x1a\n" +
-	"\breleased\x18\x05 \x01(\bR\breleased\"\x10\n" +
-	"\x0eLicenseCreated\"t\n" +
+	"\breleased\x18\x05 \x01(\bR\breleased\x12\x1d\n" +
+	"\n" +
+	"play_hours\x18\x14 \x01(\rR\tplayHours\"\x10\n" +
+	"\x0eLicenseCreated\"\x93\x01\n" +
 	"\x0fLicenseAcquired\x12\x1b\n" +
 	"\tstudio_id\x18\x01 \x01(\tR\bstudioId\x12\"\n" +
 	"\rexpires_at_ms\x18\x02 \x01(\x03R\vexpiresAtMs\x12 \n" +
 	"\fissued_at_ms\x18\x03 \x01(\x03R\n" +
-	"issuedAtMs\"E\n" +
+	"issuedAtMs\x12\x1d\n" +
+	"\n" +
+	"play_hours\x18\x14 \x01(\rR\tplayHours\"E\n" +
 	"\x0eLicenseRenewed\x123\n" +
-	"\alicense\x18\x01 \x01(\v2\x19.licensed.v1.LicenseTermsR\alicense\"F\n" +
+	"\alicense\x18\x01 \x01(\v2\x19.licensed.v1.LicenseTermsR\alicense\"w\n" +
+	"\x10LicenseShortened\x123\n" +
+	"\alicense\x18\x01 \x01(\v2\x19.licensed.v1.LicenseTermsR\alicense\x12.\n" +
+	"\x05cause\x18\x02 \x01(\x0e2\x18.licensed.v1.ShortenedByR\x05cause\"F\n" +
 	"\x0fLicenseReleased\x123\n" +
 	"\alicense\x18\x01 \x01(\v2\x19.licensed.v1.LicenseTermsR\alicense\"\xa1\x01\n" +
 	"\x0fTitleDownloaded\x123\n" +
@@ -1397,13 +1545,14 @@ const file_licensed_v1_events_proto_rawDesc = "" +
 	"occurrence\x18\x02 \x01(\v2\x17.licensed.v1.OccurrenceR\n" +
 	"occurrence\x12 \n" +
 	"\fissued_at_ms\x18\x03 \x01(\x03R\n" +
-	"issuedAtMs\"\x95\x01\n" +
+	"issuedAtMs\"\xb8\x01\n" +
 	"\vTitlePlayed\x123\n" +
 	"\alicense\x18\x01 \x01(\v2\x19.licensed.v1.LicenseTermsR\alicense\x12\x18\n" +
 	"\acounted\x18\x02 \x01(\bR\acounted\x127\n" +
 	"\n" +
 	"occurrence\x18\x03 \x01(\v2\x17.licensed.v1.OccurrenceR\n" +
-	"occurrence\"G\n" +
+	"occurrence\x12!\n" +
+	"\fstarts_hours\x18\x14 \x01(\bR\vstartsHours\"G\n" +
 	"\fTitleDeleted\x127\n" +
 	"\n" +
 	"occurrence\x18\x01 \x01(\v2\x17.licensed.v1.OccurrenceR\n" +
@@ -1419,13 +1568,14 @@ const file_licensed_v1_events_proto_rawDesc = "" +
 	"\fissued_at_ms\x18\x01 \x01(\x03R\n" +
 	"issuedAtMs\"C\n" +
 	"\x11DeviceDeactivated\x12.\n" +
-	"\aremoval\x18\x01 \x01(\v2\x14.licensed.v1.RemovalR\aremoval\"\x99\x01\n" +
+	"\aremoval\x18\x01 \x01(\v2\x14.licensed.v1.RemovalR\aremoval\"\xbf\x01\n" +
 	"\vPlanChanged\x12\x17\n" +
 	"\aplan_id\x18\x01 \x01(\tR\x06planId\x12!\n" +
 	"\fdevice_limit\x18\x02 \x01(\rR\vdeviceLimit\x12 \n" +
 	"\fissued_at_ms\x18\x03 \x01(\x03R\n" +
 	"issuedAtMs\x12,\n" +
-	"\x12staying_device_ids\x18\x04 \x03(\tR\x10stayingDeviceIds\"q\n" +
+	"\x12staying_device_ids\x18\x04 \x03(\tR\x10stayingDeviceIds\x12$\n" +
+	"\x0egrace_until_ms\x18\x14 \x01(\x03R\fgraceUntilMs\"q\n" +
 	"\x0fDevicesSelected\x12,\n" +
 	"\x12staying_device_ids\x18\x01 \x03(\tR\x10stayingDeviceIds\x12\x18\n" +
 	"\abinding\x18\x02 \x01(\bR\abinding\x12\x16\n" +
@@ -1475,7 +1625,11 @@ const file_licensed_v1_events_proto_rawDesc = "" +
 	"\tstudio_id\x18\t \x01(\tR\bstudioId\x12>\n" +
 	"\ryearly_counts\x18\n" +
 	" \x01(\x0e2\x19.licensed.v1.YearlyCountsR\fyearlyCounts\x12/\n" +
-	"\x06broken\x18\v \x03(\v2\x17.licensed.v1.BrokenRuleR\x06broken*\x83\x01\n" +
+	"\x06broken\x18\v \x03(\v2\x17.licensed.v1.BrokenRuleR\x06broken*d\n" +
+	"\vShortenedBy\x12\x1c\n" +
+	"\x18SHORTENED_BY_UNSPECIFIED\x10\x00\x12\x1b\n" +
+	"\x17SHORTENED_BY_PLAN_GRACE\x10\x01\x12\x1a\n" +
+	"\x16SHORTENED_BY_TITLE_END\x10\x02*\x83\x01\n" +
 	"\vFactVerdict\x12\x1c\n" +
 	"\x18FACT_VERDICT_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17FACT_VERDICT_UNLICENSED\x10\x01\x12\x18\n" +
@@ -1509,54 +1663,58 @@ func file_licensed_v1_events_proto_rawDescGZIP() []byte {
 	return file_licensed_v1_events_proto_rawDescData
 }
 
-var file_licensed_v1_events_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_licensed_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_licensed_v1_events_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_licensed_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_licensed_v1_events_proto_goTypes = []any{
-	(FactVerdict)(0),          // 0: licensed.v1.FactVerdict
-	(CommandKind)(0),          // 1: licensed.v1.CommandKind
-	(YearlyCounts)(0),         // 2: licensed.v1.YearlyCounts
-	(*LicenseTerms)(nil),      // 3: licensed.v1.LicenseTerms
-	(*LicenseCreated)(nil),    // 4: licensed.v1.LicenseCreated
-	(*LicenseAcquired)(nil),   // 5: licensed.v1.LicenseAcquired
-	(*LicenseRenewed)(nil),    // 6: licensed.v1.LicenseRenewed
-	(*LicenseReleased)(nil),   // 7: licensed.v1.LicenseReleased
-	(*TitleDownloaded)(nil),   // 8: licensed.v1.TitleDownloaded
-	(*TitlePlayed)(nil),       // 9: licensed.v1.TitlePlayed
-	(*TitleDeleted)(nil),      // 10: licensed.v1.TitleDeleted
-	(*Occurrence)(nil),        // 11: licensed.v1.Occurrence
-	(*DeviceActivated)(nil),   // 12: licensed.v1.DeviceActivated
-	(*DeviceDeactivated)(nil), // 13: licensed.v1.DeviceDeactivated
-	(*PlanChanged)(nil),       // 14: licensed.v1.PlanChanged
-	(*DevicesSelected)(nil),   // 15: licensed.v1.DevicesSelected
-	(*CommandAccepted)(nil),   // 16: licensed.v1.CommandAccepted
-	(*BrokenRule)(nil),        // 17: licensed.v1.BrokenRule
-	(*CommandRefused)(nil),    // 18: licensed.v1.CommandRefused
-	(*Removal)(nil),           // 19: licensed.v1.Removal
-	(Rule)(0),                 // 20: licensed.v1.Rule
+	(ShortenedBy)(0),          // 0: licensed.v1.ShortenedBy
+	(FactVerdict)(0),          // 1: licensed.v1.FactVerdict
+	(CommandKind)(0),          // 2: licensed.v1.CommandKind
+	(YearlyCounts)(0),         // 3: licensed.v1.YearlyCounts
+	(*LicenseTerms)(nil),      // 4: licensed.v1.LicenseTerms
+	(*LicenseCreated)(nil),    // 5: licensed.v1.LicenseCreated
+	(*LicenseAcquired)(nil),   // 6: licensed.v1.LicenseAcquired
+	(*LicenseRenewed)(nil),    // 7: licensed.v1.LicenseRenewed
+	(*LicenseShortened)(nil),  // 8: licensed.v1.LicenseShortened
+	(*LicenseReleased)(nil),   // 9: licensed.v1.LicenseReleased
+	(*TitleDownloaded)(nil),   // 10: licensed.v1.TitleDownloaded
+	(*TitlePlayed)(nil),       // 11: licensed.v1.TitlePlayed
+	(*TitleDeleted)(nil),      // 12: licensed.v1.TitleDeleted
+	(*Occurrence)(nil),        // 13: licensed.v1.Occurrence
+	(*DeviceActivated)(nil),   // 14: licensed.v1.DeviceActivated
+	(*DeviceDeactivated)(nil), // 15: licensed.v1.DeviceDeactivated
+	(*PlanChanged)(nil),       // 16: licensed.v1.PlanChanged
+	(*DevicesSelected)(nil),   // 17: licensed.v1.DevicesSelected
+	(*CommandAccepted)(nil),   // 18: licensed.v1.CommandAccepted
+	(*BrokenRule)(nil),        // 19: licensed.v1.BrokenRule
+	(*CommandRefused)(nil),    // 20: licensed.v1.CommandRefused
+	(*Removal)(nil),           // 21: licensed.v1.Removal
+	(Rule)(0),                 // 22: licensed.v1.Rule
 }
 var file_licensed_v1_events_proto_depIdxs = []int32{
-	3,  // 0: licensed.v1.LicenseRenewed.license:type_name -> licensed.v1.LicenseTerms
-	3,  // 1: licensed.v1.LicenseReleased.license:type_name -> licensed.v1.LicenseTerms
-	3,  // 2: licensed.v1.TitleDownloaded.license:type_name -> licensed.v1.LicenseTerms
-	11, // 3: licensed.v1.TitleDownloaded.occurrence:type_name -> licensed.v1.Occurrence
-	3,  // 4: licensed.v1.TitlePlayed.license:type_name -> licensed.v1.LicenseTerms
-	11, // 5: licensed.v1.TitlePlayed.occurrence:type_name -> licensed.v1.Occurrence
-	11, // 6: licensed.v1.TitleDeleted.occurrence:type_name -> licensed.v1.Occurrence
-	0,  // 7: licensed.v1.Occurrence.verdict:type_name -> licensed.v1.FactVerdict
-	19, // 8: licensed.v1.DeviceDeactivated.removal:type_name -> licensed.v1.Removal
-	1,  // 9: licensed.v1.CommandAccepted.command:type_name -> licensed.v1.CommandKind
-	3,  // 10: licensed.v1.CommandAccepted.license:type_name -> licensed.v1.LicenseTerms
-	20, // 11: licensed.v1.BrokenRule.rule:type_name -> licensed.v1.Rule
-	2,  // 12: licensed.v1.BrokenRule.yearly_counts:type_name -> licensed.v1.YearlyCounts
-	1,  // 13: licensed.v1.CommandRefused.command:type_name -> licensed.v1.CommandKind
-	20, // 14: licensed.v1.CommandRefused.rule:type_name -> licensed.v1.Rule
-	2,  // 15: licensed.v1.CommandRefused.yearly_counts:type_name -> licensed.v1.YearlyCounts
-	17, // 16: licensed.v1.CommandRefused.broken:type_name -> licensed.v1.BrokenRule
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	4,  // 0: licensed.v1.LicenseRenewed.license:type_name -> licensed.v1.LicenseTerms
+	4,  // 1: licensed.v1.LicenseShortened.license:type_name -> licensed.v1.LicenseTerms
+	0,  // 2: licensed.v1.LicenseShortened.cause:type_name -> licensed.v1.ShortenedBy
+	4,  // 3: licensed.v1.LicenseReleased.license:type_name -> licensed.v1.LicenseTerms
+	4,  // 4: licensed.v1.TitleDownloaded.license:type_name -> licensed.v1.LicenseTerms
+	13, // 5: licensed.v1.TitleDownloaded.occurrence:type_name -> licensed.v1.Occurrence
+	4,  // 6: licensed.v1.TitlePlayed.license:type_name -> licensed.v1.LicenseTerms
+	13, // 7: licensed.v1.TitlePlayed.occurrence:type_name -> licensed.v1.Occurrence
+	13, // 8: licensed.v1.TitleDeleted.occurrence:type_name -> licensed.v1.Occurrence
+	1,  // 9: licensed.v1.Occurrence.verdict:type_name -> licensed.v1.FactVerdict
+	21, // 10: licensed.v1.DeviceDeactivated.removal:type_name -> licensed.v1.Removal
+	2,  // 11: licensed.v1.CommandAccepted.command:type_name -> licensed.v1.CommandKind
+	4,  // 12: licensed.v1.CommandAccepted.license:type_name -> licensed.v1.LicenseTerms
+	22, // 13: licensed.v1.BrokenRule.rule:type_name -> licensed.v1.Rule
+	3,  // 14: licensed.v1.BrokenRule.yearly_counts:type_name -> licensed.v1.YearlyCounts
+	2,  // 15: licensed.v1.CommandRefused.command:type_name -> licensed.v1.CommandKind
+	22, // 16: licensed.v1.CommandRefused.rule:type_name -> licensed.v1.Rule
+	3,  // 17: licensed.v1.CommandRefused.yearly_counts:type_name -> licensed.v1.YearlyCounts
+	19, // 18: licensed.v1.CommandRefused.broken:type_name -> licensed.v1.BrokenRule
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_events_proto_init() }
@@ -1570,8 +1728,8 @@ func file_licensed_v1_events_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_v1_events_proto_rawDesc), len(file_licensed_v1_events_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   16,
+			NumEnums:      4,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1031,6 +1031,8 @@ type CustomerState struct {
 	SelectionBinds bool `protobuf:"varint,14,opt,name=selection_binds,json=selectionBinds,proto3" json:"selection_binds,omitempty"`
 	// Another choice of devices is refused until the plan changes.
 	SelectionMade bool `protobuf:"varint,15,opt,name=selection_made,json=selectionMade,proto3" json:"selection_made,omitempty"`
+	// As in GetCustomerResponse.
+	GraceUntil    *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=grace_until,json=graceUntil,proto3" json:"grace_until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1170,6 +1172,13 @@ func (x *CustomerState) GetSelectionMade() bool {
 	return false
 }
 
+func (x *CustomerState) GetGraceUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.GraceUntil
+	}
+	return nil
+}
+
 type DeviceState struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	DeviceId string                 `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
@@ -1284,8 +1293,12 @@ type LicenseState struct {
 	AcquiredAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=acquired_at,json=acquiredAt,proto3" json:"acquired_at,omitempty"`
 	ExpiresAt  *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	// Absent if it was not released.
-	ReleasedAt    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=released_at,json=releasedAt,proto3" json:"released_at,omitempty"`
-	Renewals      uint32                 `protobuf:"varint,8,opt,name=renewals,proto3" json:"renewals,omitempty"`
+	ReleasedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=released_at,json=releasedAt,proto3" json:"released_at,omitempty"`
+	Renewals   uint32                 `protobuf:"varint,8,opt,name=renewals,proto3" json:"renewals,omitempty"`
+	// As in License.
+	PlayHours *uint32 `protobuf:"varint,20,opt,name=play_hours,json=playHours,proto3,oneof" json:"play_hours,omitempty"`
+	// The playback that these are counted from; absent if there was none.
+	FirstPlayedAt *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=first_played_at,json=firstPlayedAt,proto3" json:"first_played_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1374,6 +1387,20 @@ func (x *LicenseState) GetRenewals() uint32 {
 		return x.Renewals
 	}
 	return 0
+}
+
+func (x *LicenseState) GetPlayHours() uint32 {
+	if x != nil && x.PlayHours != nil {
+		return *x.PlayHours
+	}
+	return 0
+}
+
+func (x *LicenseState) GetFirstPlayedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FirstPlayedAt
+	}
+	return nil
 }
 
 type TitleState struct {
@@ -2376,7 +2403,7 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\x0f_after_sequence\"\\\n" +
 	"\x0eFollowResponse\x12.\n" +
 	"\x05items\x18\x01 \x03(\v2\x18.licensed.v1.HistoryItemR\x05items\x12\x1a\n" +
-	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xb3\x05\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xf0\x05\n" +
 	"\rCustomerState\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x17\n" +
@@ -2394,7 +2421,9 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\x0fplan_changed_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\rplanChangedAt\x122\n" +
 	"\x12deactivation_limit\x18\r \x01(\rH\x00R\x11deactivationLimit\x88\x01\x01\x12'\n" +
 	"\x0fselection_binds\x18\x0e \x01(\bR\x0eselectionBinds\x12%\n" +
-	"\x0eselection_made\x18\x0f \x01(\bR\rselectionMadeB\x15\n" +
+	"\x0eselection_made\x18\x0f \x01(\bR\rselectionMade\x12;\n" +
+	"\vgrace_until\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"graceUntilB\x15\n" +
 	"\x13_deactivation_limit\"\xf1\x02\n" +
 	"\vDeviceState\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x16\n" +
@@ -2405,7 +2434,7 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\x10last_download_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x0elastDownloadAt\x12=\n" +
 	"\factivated_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\vactivatedAt\x12%\n" +
 	"\x0ehighest_number\x18\a \x01(\x04R\rhighestNumber\x12\x1a\n" +
-	"\bselected\x18\b \x01(\bR\bselected\"\xcc\x02\n" +
+	"\bselected\x18\b \x01(\bR\bselected\"\xc3\x03\n" +
 	"\fLicenseState\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x19\n" +
 	"\btitle_id\x18\x02 \x01(\tR\atitleId\x12\x1b\n" +
@@ -2417,7 +2446,11 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"expires_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12;\n" +
 	"\vreleased_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"releasedAt\x12\x1a\n" +
-	"\brenewals\x18\b \x01(\rR\brenewals\"r\n" +
+	"\brenewals\x18\b \x01(\rR\brenewals\x12\"\n" +
+	"\n" +
+	"play_hours\x18\x14 \x01(\rH\x00R\tplayHours\x88\x01\x01\x12B\n" +
+	"\x0ffirst_played_at\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\rfirstPlayedAtB\r\n" +
+	"\v_play_hours\"r\n" +
 	"\n" +
 	"TitleState\x12\x19\n" +
 	"\btitle_id\x18\x01 \x01(\tR\atitleId\x12\x1c\n" +
@@ -2598,52 +2631,54 @@ var file_licensed_v1_history_service_proto_depIdxs = []int32{
 	14, // 17: licensed.v1.CustomerState.titles:type_name -> licensed.v1.TitleState
 	15, // 18: licensed.v1.CustomerState.studios:type_name -> licensed.v1.StudioState
 	24, // 19: licensed.v1.CustomerState.plan_changed_at:type_name -> google.protobuf.Timestamp
-	24, // 20: licensed.v1.DeviceState.last_used_at:type_name -> google.protobuf.Timestamp
-	24, // 21: licensed.v1.DeviceState.last_download_at:type_name -> google.protobuf.Timestamp
-	24, // 22: licensed.v1.DeviceState.activated_at:type_name -> google.protobuf.Timestamp
-	24, // 23: licensed.v1.LicenseState.acquired_at:type_name -> google.protobuf.Timestamp
-	24, // 24: licensed.v1.LicenseState.expires_at:type_name -> google.protobuf.Timestamp
-	24, // 25: licensed.v1.LicenseState.released_at:type_name -> google.protobuf.Timestamp
-	24, // 26: licensed.v1.GetStateRequest.time:type_name -> google.protobuf.Timestamp
-	24, // 27: licensed.v1.GetStateRequest.known_at:type_name -> google.protobuf.Timestamp
-	24, // 28: licensed.v1.Moment.event_time:type_name -> google.protobuf.Timestamp
-	24, // 29: licensed.v1.Moment.as_of:type_name -> google.protobuf.Timestamp
-	24, // 30: licensed.v1.Moment.known_at:type_name -> google.protobuf.Timestamp
-	11, // 31: licensed.v1.GetStateResponse.state:type_name -> licensed.v1.CustomerState
-	17, // 32: licensed.v1.GetStateResponse.moment:type_name -> licensed.v1.Moment
-	4,  // 33: licensed.v1.GetStateResponse.gaps:type_name -> licensed.v1.HistoryGap
-	24, // 34: licensed.v1.TryAtRequest.time:type_name -> google.protobuf.Timestamp
-	26, // 35: licensed.v1.TryAtRequest.command:type_name -> licensed.v1.Command
-	27, // 36: licensed.v1.TryAtResponse.refusal:type_name -> licensed.v1.Refusal
-	28, // 37: licensed.v1.TryAtResponse.license:type_name -> licensed.v1.License
-	3,  // 38: licensed.v1.TryAtResponse.events:type_name -> licensed.v1.HistoryEvent
-	17, // 39: licensed.v1.TryAtResponse.moment:type_name -> licensed.v1.Moment
-	29, // 40: licensed.v1.TryAtResponse.removal:type_name -> licensed.v1.Removal
-	24, // 41: licensed.v1.WhyRequest.time:type_name -> google.protobuf.Timestamp
-	24, // 42: licensed.v1.WhyRequest.known_at:type_name -> google.protobuf.Timestamp
-	24, // 43: licensed.v1.WhyStep.time:type_name -> google.protobuf.Timestamp
-	24, // 44: licensed.v1.WhyStep.to_time:type_name -> google.protobuf.Timestamp
-	2,  // 45: licensed.v1.WhyStep.effect:type_name -> licensed.v1.WhyEffect
-	24, // 46: licensed.v1.WhyStep.occurred_at:type_name -> google.protobuf.Timestamp
-	13, // 47: licensed.v1.WhyResponse.license:type_name -> licensed.v1.LicenseState
-	22, // 48: licensed.v1.WhyResponse.steps:type_name -> licensed.v1.WhyStep
-	4,  // 49: licensed.v1.WhyResponse.gaps:type_name -> licensed.v1.HistoryGap
-	17, // 50: licensed.v1.WhyResponse.moment:type_name -> licensed.v1.Moment
-	7,  // 51: licensed.v1.HistoryService.ListEvents:input_type -> licensed.v1.ListEventsRequest
-	9,  // 52: licensed.v1.HistoryService.Follow:input_type -> licensed.v1.FollowRequest
-	16, // 53: licensed.v1.HistoryService.GetState:input_type -> licensed.v1.GetStateRequest
-	19, // 54: licensed.v1.HistoryService.TryAt:input_type -> licensed.v1.TryAtRequest
-	21, // 55: licensed.v1.HistoryService.Why:input_type -> licensed.v1.WhyRequest
-	8,  // 56: licensed.v1.HistoryService.ListEvents:output_type -> licensed.v1.ListEventsResponse
-	10, // 57: licensed.v1.HistoryService.Follow:output_type -> licensed.v1.FollowResponse
-	18, // 58: licensed.v1.HistoryService.GetState:output_type -> licensed.v1.GetStateResponse
-	20, // 59: licensed.v1.HistoryService.TryAt:output_type -> licensed.v1.TryAtResponse
-	23, // 60: licensed.v1.HistoryService.Why:output_type -> licensed.v1.WhyResponse
-	56, // [56:61] is the sub-list for method output_type
-	51, // [51:56] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	24, // 20: licensed.v1.CustomerState.grace_until:type_name -> google.protobuf.Timestamp
+	24, // 21: licensed.v1.DeviceState.last_used_at:type_name -> google.protobuf.Timestamp
+	24, // 22: licensed.v1.DeviceState.last_download_at:type_name -> google.protobuf.Timestamp
+	24, // 23: licensed.v1.DeviceState.activated_at:type_name -> google.protobuf.Timestamp
+	24, // 24: licensed.v1.LicenseState.acquired_at:type_name -> google.protobuf.Timestamp
+	24, // 25: licensed.v1.LicenseState.expires_at:type_name -> google.protobuf.Timestamp
+	24, // 26: licensed.v1.LicenseState.released_at:type_name -> google.protobuf.Timestamp
+	24, // 27: licensed.v1.LicenseState.first_played_at:type_name -> google.protobuf.Timestamp
+	24, // 28: licensed.v1.GetStateRequest.time:type_name -> google.protobuf.Timestamp
+	24, // 29: licensed.v1.GetStateRequest.known_at:type_name -> google.protobuf.Timestamp
+	24, // 30: licensed.v1.Moment.event_time:type_name -> google.protobuf.Timestamp
+	24, // 31: licensed.v1.Moment.as_of:type_name -> google.protobuf.Timestamp
+	24, // 32: licensed.v1.Moment.known_at:type_name -> google.protobuf.Timestamp
+	11, // 33: licensed.v1.GetStateResponse.state:type_name -> licensed.v1.CustomerState
+	17, // 34: licensed.v1.GetStateResponse.moment:type_name -> licensed.v1.Moment
+	4,  // 35: licensed.v1.GetStateResponse.gaps:type_name -> licensed.v1.HistoryGap
+	24, // 36: licensed.v1.TryAtRequest.time:type_name -> google.protobuf.Timestamp
+	26, // 37: licensed.v1.TryAtRequest.command:type_name -> licensed.v1.Command
+	27, // 38: licensed.v1.TryAtResponse.refusal:type_name -> licensed.v1.Refusal
+	28, // 39: licensed.v1.TryAtResponse.license:type_name -> licensed.v1.License
+	3,  // 40: licensed.v1.TryAtResponse.events:type_name -> licensed.v1.HistoryEvent
+	17, // 41: licensed.v1.TryAtResponse.moment:type_name -> licensed.v1.Moment
+	29, // 42: licensed.v1.TryAtResponse.removal:type_name -> licensed.v1.Removal
+	24, // 43: licensed.v1.WhyRequest.time:type_name -> google.protobuf.Timestamp
+	24, // 44: licensed.v1.WhyRequest.known_at:type_name -> google.protobuf.Timestamp
+	24, // 45: licensed.v1.WhyStep.time:type_name -> google.protobuf.Timestamp
+	24, // 46: licensed.v1.WhyStep.to_time:type_name -> google.protobuf.Timestamp
+	2,  // 47: licensed.v1.WhyStep.effect:type_name -> licensed.v1.WhyEffect
+	24, // 48: licensed.v1.WhyStep.occurred_at:type_name -> google.protobuf.Timestamp
+	13, // 49: licensed.v1.WhyResponse.license:type_name -> licensed.v1.LicenseState
+	22, // 50: licensed.v1.WhyResponse.steps:type_name -> licensed.v1.WhyStep
+	4,  // 51: licensed.v1.WhyResponse.gaps:type_name -> licensed.v1.HistoryGap
+	17, // 52: licensed.v1.WhyResponse.moment:type_name -> licensed.v1.Moment
+	7,  // 53: licensed.v1.HistoryService.ListEvents:input_type -> licensed.v1.ListEventsRequest
+	9,  // 54: licensed.v1.HistoryService.Follow:input_type -> licensed.v1.FollowRequest
+	16, // 55: licensed.v1.HistoryService.GetState:input_type -> licensed.v1.GetStateRequest
+	19, // 56: licensed.v1.HistoryService.TryAt:input_type -> licensed.v1.TryAtRequest
+	21, // 57: licensed.v1.HistoryService.Why:input_type -> licensed.v1.WhyRequest
+	8,  // 58: licensed.v1.HistoryService.ListEvents:output_type -> licensed.v1.ListEventsResponse
+	10, // 59: licensed.v1.HistoryService.Follow:output_type -> licensed.v1.FollowResponse
+	18, // 60: licensed.v1.HistoryService.GetState:output_type -> licensed.v1.GetStateResponse
+	20, // 61: licensed.v1.HistoryService.TryAt:output_type -> licensed.v1.TryAtResponse
+	23, // 62: licensed.v1.HistoryService.Why:output_type -> licensed.v1.WhyResponse
+	58, // [58:63] is the sub-list for method output_type
+	53, // [53:58] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_history_service_proto_init() }
@@ -2660,6 +2695,7 @@ func file_licensed_v1_history_service_proto_init() {
 	}
 	file_licensed_v1_history_service_proto_msgTypes[6].OneofWrappers = []any{}
 	file_licensed_v1_history_service_proto_msgTypes[8].OneofWrappers = []any{}
+	file_licensed_v1_history_service_proto_msgTypes[10].OneofWrappers = []any{}
 	file_licensed_v1_history_service_proto_msgTypes[13].OneofWrappers = []any{
 		(*GetStateRequest_Sequence)(nil),
 		(*GetStateRequest_Time)(nil),

@@ -170,6 +170,12 @@ const (
 	Rule_RULE_DEVICE_NOT_SELECTED Rule = 13
 	// The devices that stay were chosen already since the plan shrank.
 	Rule_RULE_SELECTION_MADE Rule = 14
+	// The licence was played, and is not renewed after that.
+	Rule_RULE_PLAYED Rule = 20
+	// The plan's limit of active licences on one device.
+	Rule_RULE_DEVICE_TITLES Rule = 21
+	// The plan's limit of downloads in 30 days.
+	Rule_RULE_MONTHLY_LIMIT Rule = 22
 )
 
 // Enum value maps for Rule.
@@ -190,6 +196,9 @@ var (
 		12: "RULE_REMEMBERED_LIMIT",
 		13: "RULE_DEVICE_NOT_SELECTED",
 		14: "RULE_SELECTION_MADE",
+		20: "RULE_PLAYED",
+		21: "RULE_DEVICE_TITLES",
+		22: "RULE_MONTHLY_LIMIT",
 	}
 	Rule_value = map[string]int32{
 		"RULE_UNSPECIFIED":         0,
@@ -207,6 +216,9 @@ var (
 		"RULE_REMEMBERED_LIMIT":    12,
 		"RULE_DEVICE_NOT_SELECTED": 13,
 		"RULE_SELECTION_MADE":      14,
+		"RULE_PLAYED":              20,
+		"RULE_DEVICE_TITLES":       21,
+		"RULE_MONTHLY_LIMIT":       22,
 	}
 )
 
@@ -252,7 +264,10 @@ type License struct {
 	// Released by the customer, or by the removal of its device.
 	Released bool `protobuf:"varint,7,opt,name=released,proto3" json:"released,omitempty"`
 	// Renewals since acquired_at.
-	Renewals      uint32 `protobuf:"varint,8,opt,name=renewals,proto3" json:"renewals,omitempty"`
+	Renewals uint32 `protobuf:"varint,8,opt,name=renewals,proto3" json:"renewals,omitempty"`
+	// Hours after which it expires, from its first playback on; absent if a playback ends nothing. A device that plays
+	// without a connection must stop then.
+	PlayHours     *uint32 `protobuf:"varint,20,opt,name=play_hours,json=playHours,proto3,oneof" json:"play_hours,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -339,6 +354,13 @@ func (x *License) GetReleased() bool {
 func (x *License) GetRenewals() uint32 {
 	if x != nil {
 		return x.Renewals
+	}
+	return 0
+}
+
+func (x *License) GetPlayHours() uint32 {
+	if x != nil && x.PlayHours != nil {
+		return *x.PlayHours
 	}
 	return 0
 }
@@ -2471,7 +2493,9 @@ type Device struct {
 	// When the device was activated last; absent if that is unknown, or if it never had a licence.
 	ActivatedAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=activated_at,json=activatedAt,proto3" json:"activated_at,omitempty"`
 	// Selected to stay when the plan shrank, or to stay if it shrinks.
-	Selected      bool `protobuf:"varint,6,opt,name=selected,proto3" json:"selected,omitempty"`
+	Selected bool `protobuf:"varint,6,opt,name=selected,proto3" json:"selected,omitempty"`
+	// Active licences of those that the plan allows on one device. In GetCustomer only.
+	Licenses      *Quota `protobuf:"bytes,20,opt,name=licenses,proto3" json:"licenses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2546,6 +2570,13 @@ func (x *Device) GetSelected() bool {
 		return x.Selected
 	}
 	return false
+}
+
+func (x *Device) GetLicenses() *Quota {
+	if x != nil {
+		return x.Licenses
+	}
+	return nil
 }
 
 type ListDevicesResponse struct {
@@ -2698,9 +2729,11 @@ func (x *GetCustomerRequest) GetPageToken() string {
 
 // CustomerLicense is a licence as of the service's time.
 type CustomerLicense struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	License       *License               `protobuf:"bytes,1,opt,name=license,proto3" json:"license,omitempty"`
-	Status        LicenseStatus          `protobuf:"varint,2,opt,name=status,proto3,enum=licensed.v1.LicenseStatus" json:"status,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	License *License               `protobuf:"bytes,1,opt,name=license,proto3" json:"license,omitempty"`
+	Status  LicenseStatus          `protobuf:"varint,2,opt,name=status,proto3,enum=licensed.v1.LicenseStatus" json:"status,omitempty"`
+	// The playback that play_hours are counted from; absent if there was none.
+	FirstPlayedAt *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=first_played_at,json=firstPlayedAt,proto3" json:"first_played_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2747,6 +2780,13 @@ func (x *CustomerLicense) GetStatus() LicenseStatus {
 		return x.Status
 	}
 	return LicenseStatus_LICENSE_STATUS_UNSPECIFIED
+}
+
+func (x *CustomerLicense) GetFirstPlayedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FirstPlayedAt
+	}
+	return nil
 }
 
 // Quota is how much of a limit is used.
@@ -2969,6 +3009,11 @@ type GetCustomerResponse struct {
 	DevicesInUse *Quota `protobuf:"bytes,5,opt,name=devices_in_use,json=devicesInUse,proto3" json:"devices_in_use,omitempty"`
 	// Deactivations of devices in the last 365 days.
 	Deactivations *Quota `protobuf:"bytes,6,opt,name=deactivations,proto3" json:"deactivations,omitempty"`
+	// Downloads in the last 30 days, of those that the plan allows.
+	MonthlyDownloads *Quota `protobuf:"bytes,20,opt,name=monthly_downloads,json=monthlyDownloads,proto3" json:"monthly_downloads,omitempty"`
+	// The plan is exceeded since it shrank: until then the devices that do not stay may renew, and their licences end then
+	// at the latest. Absent if there is no such time, or if it has passed.
+	GraceUntil *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=grace_until,json=graceUntil,proto3" json:"grace_until,omitempty"`
 	// The page: entries of the four lists in this order. The other fields are the same on each page, unless the customer
 	// changed meanwhile.
 	//
@@ -3062,6 +3107,20 @@ func (x *GetCustomerResponse) GetDevicesInUse() *Quota {
 func (x *GetCustomerResponse) GetDeactivations() *Quota {
 	if x != nil {
 		return x.Deactivations
+	}
+	return nil
+}
+
+func (x *GetCustomerResponse) GetMonthlyDownloads() *Quota {
+	if x != nil {
+		return x.MonthlyDownloads
+	}
+	return nil
+}
+
+func (x *GetCustomerResponse) GetGraceUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.GraceUntil
 	}
 	return nil
 }
@@ -4168,7 +4227,7 @@ var File_licensed_v1_license_service_proto protoreflect.FileDescriptor
 
 const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\n" +
-	"!licensed/v1/license_service.proto\x12\vlicensed.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x18licensed/v1/access.proto\"\xaf\x02\n" +
+	"!licensed/v1/license_service.proto\x12\vlicensed.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x18licensed/v1/access.proto\"\xe2\x02\n" +
 	"\aLicense\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1b\n" +
@@ -4180,7 +4239,10 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\n" +
 	"expires_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12\x1a\n" +
 	"\breleased\x18\a \x01(\bR\breleased\x12\x1a\n" +
-	"\brenewals\x18\b \x01(\rR\brenewals\"\xa8\x02\n" +
+	"\brenewals\x18\b \x01(\rR\brenewals\x12\"\n" +
+	"\n" +
+	"play_hours\x18\x14 \x01(\rH\x00R\tplayHours\x88\x01\x01B\r\n" +
+	"\v_play_hours\"\xa8\x02\n" +
 	"\x15AcquireLicenseRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1b\n" +
@@ -4394,14 +4456,15 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"customerId\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"\x87\x02\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"\xb7\x02\n" +
 	"\x06Device\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x16\n" +
 	"\x06active\x18\x02 \x01(\bR\x06active\x12'\n" +
 	"\x0factive_licenses\x18\x03 \x01(\rR\x0eactiveLicenses\x12D\n" +
 	"\x10last_download_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x0elastDownloadAt\x12=\n" +
 	"\factivated_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\vactivatedAt\x12\x1a\n" +
-	"\bselected\x18\x06 \x01(\bR\bselected\"\x88\x02\n" +
+	"\bselected\x18\x06 \x01(\bR\bselected\x12.\n" +
+	"\blicenses\x18\x14 \x01(\v2\x12.licensed.v1.QuotaR\blicenses\"\x88\x02\n" +
 	"\x13ListDevicesResponse\x12-\n" +
 	"\adevices\x18\x01 \x03(\v2\x13.licensed.v1.DeviceR\adevices\x12!\n" +
 	"\fdevice_limit\x18\x02 \x01(\rR\vdeviceLimit\x12\x17\n" +
@@ -4414,10 +4477,11 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"customerId\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"u\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"\xb9\x01\n" +
 	"\x0fCustomerLicense\x12.\n" +
 	"\alicense\x18\x01 \x01(\v2\x14.licensed.v1.LicenseR\alicense\x122\n" +
-	"\x06status\x18\x02 \x01(\x0e2\x1a.licensed.v1.LicenseStatusR\x06status\"\x97\x01\n" +
+	"\x06status\x18\x02 \x01(\x0e2\x1a.licensed.v1.LicenseStatusR\x06status\x12B\n" +
+	"\x0ffirst_played_at\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\rfirstPlayedAt\"\x97\x01\n" +
 	"\x05Quota\x12\x19\n" +
 	"\x05limit\x18\x01 \x01(\rH\x00R\x05limit\x88\x01\x01\x12\x12\n" +
 	"\x04used\x18\x02 \x01(\rR\x04used\x12\x17\n" +
@@ -4433,7 +4497,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x06yearly\x18\x05 \x01(\v2\x12.licensed.v1.QuotaR\x06yearly\"]\n" +
 	"\x0eCustomerStudio\x12\x1b\n" +
 	"\tstudio_id\x18\x01 \x01(\tR\bstudioId\x12.\n" +
-	"\blicenses\x18\x02 \x01(\v2\x12.licensed.v1.QuotaR\blicenses\"\xf3\x04\n" +
+	"\blicenses\x18\x02 \x01(\v2\x12.licensed.v1.QuotaR\blicenses\"\xf1\x05\n" +
 	"\x13GetCustomerResponse\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12/\n" +
@@ -4442,7 +4506,10 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\fdefault_plan\x18\x04 \x01(\bR\vdefaultPlan\x12B\n" +
 	"\x0fplan_changed_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\rplanChangedAt\x128\n" +
 	"\x0edevices_in_use\x18\x05 \x01(\v2\x12.licensed.v1.QuotaR\fdevicesInUse\x128\n" +
-	"\rdeactivations\x18\x06 \x01(\v2\x12.licensed.v1.QuotaR\rdeactivations\x12-\n" +
+	"\rdeactivations\x18\x06 \x01(\v2\x12.licensed.v1.QuotaR\rdeactivations\x12?\n" +
+	"\x11monthly_downloads\x18\x14 \x01(\v2\x12.licensed.v1.QuotaR\x10monthlyDownloads\x12;\n" +
+	"\vgrace_until\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"graceUntil\x12-\n" +
 	"\adevices\x18\a \x03(\v2\x13.licensed.v1.DeviceR\adevices\x128\n" +
 	"\blicenses\x18\b \x03(\v2\x1c.licensed.v1.CustomerLicenseR\blicenses\x122\n" +
 	"\x06titles\x18\t \x03(\v2\x1a.licensed.v1.CustomerTitleR\x06titles\x125\n" +
@@ -4544,7 +4611,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x1aLICENSE_STATUS_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15LICENSE_STATUS_ACTIVE\x10\x01\x12\x1a\n" +
 	"\x16LICENSE_STATUS_EXPIRED\x10\x02\x12\x1b\n" +
-	"\x17LICENSE_STATUS_RELEASED\x10\x03*\xf6\x02\n" +
+	"\x17LICENSE_STATUS_RELEASED\x10\x03*\xb7\x03\n" +
 	"\x04Rule\x12\x14\n" +
 	"\x10RULE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11RULE_DEVICE_LIMIT\x10\x01\x12\x15\n" +
@@ -4561,7 +4628,10 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x16RULE_TITLE_UNAVAILABLE\x10\v\x12\x19\n" +
 	"\x15RULE_REMEMBERED_LIMIT\x10\f\x12\x1c\n" +
 	"\x18RULE_DEVICE_NOT_SELECTED\x10\r\x12\x17\n" +
-	"\x13RULE_SELECTION_MADE\x10\x0e2\x89\n" +
+	"\x13RULE_SELECTION_MADE\x10\x0e\x12\x0f\n" +
+	"\vRULE_PLAYED\x10\x14\x12\x16\n" +
+	"\x12RULE_DEVICE_TITLES\x10\x15\x12\x16\n" +
+	"\x12RULE_MONTHLY_LIMIT\x10\x162\x89\n" +
 	"\n" +
 	"\x0eLicenseService\x12c\n" +
 	"\x0eAcquireLicense\x12\".licensed.v1.AcquireLicenseRequest\x1a#.licensed.v1.AcquireLicenseResponse\"\b\x8a\xcf\x18\x04\n" +
@@ -4696,88 +4766,92 @@ var file_licensed_v1_license_service_proto_depIdxs = []int32{
 	45,  // 34: licensed.v1.ListDownloadsResponse.next_allowed_at:type_name -> google.protobuf.Timestamp
 	45,  // 35: licensed.v1.Device.last_download_at:type_name -> google.protobuf.Timestamp
 	45,  // 36: licensed.v1.Device.activated_at:type_name -> google.protobuf.Timestamp
-	29,  // 37: licensed.v1.ListDevicesResponse.devices:type_name -> licensed.v1.Device
-	45,  // 38: licensed.v1.ListDevicesResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
-	3,   // 39: licensed.v1.CustomerLicense.license:type_name -> licensed.v1.License
-	1,   // 40: licensed.v1.CustomerLicense.status:type_name -> licensed.v1.LicenseStatus
-	45,  // 41: licensed.v1.Quota.next_at:type_name -> google.protobuf.Timestamp
-	33,  // 42: licensed.v1.CustomerTitle.yearly:type_name -> licensed.v1.Quota
-	33,  // 43: licensed.v1.CustomerStudio.licenses:type_name -> licensed.v1.Quota
-	45,  // 44: licensed.v1.GetCustomerResponse.as_of:type_name -> google.protobuf.Timestamp
-	45,  // 45: licensed.v1.GetCustomerResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
-	33,  // 46: licensed.v1.GetCustomerResponse.devices_in_use:type_name -> licensed.v1.Quota
-	33,  // 47: licensed.v1.GetCustomerResponse.deactivations:type_name -> licensed.v1.Quota
-	29,  // 48: licensed.v1.GetCustomerResponse.devices:type_name -> licensed.v1.Device
-	32,  // 49: licensed.v1.GetCustomerResponse.licenses:type_name -> licensed.v1.CustomerLicense
-	34,  // 50: licensed.v1.GetCustomerResponse.titles:type_name -> licensed.v1.CustomerTitle
-	35,  // 51: licensed.v1.GetCustomerResponse.studios:type_name -> licensed.v1.CustomerStudio
-	2,   // 52: licensed.v1.Refusal.rule:type_name -> licensed.v1.Rule
-	45,  // 53: licensed.v1.Refusal.next_allowed_at:type_name -> google.protobuf.Timestamp
-	38,  // 54: licensed.v1.Refusal.violations:type_name -> licensed.v1.RuleViolation
-	2,   // 55: licensed.v1.RuleViolation.rule:type_name -> licensed.v1.Rule
-	45,  // 56: licensed.v1.RuleViolation.next_allowed_at:type_name -> google.protobuf.Timestamp
-	39,  // 57: licensed.v1.RuleViolation.freed_by:type_name -> licensed.v1.Remedy
-	41,  // 58: licensed.v1.SessionRequest.calls:type_name -> licensed.v1.SessionCall
-	46,  // 59: licensed.v1.SessionCall.timeout:type_name -> google.protobuf.Duration
-	4,   // 60: licensed.v1.SessionCall.acquire_license:type_name -> licensed.v1.AcquireLicenseRequest
-	7,   // 61: licensed.v1.SessionCall.renew_license:type_name -> licensed.v1.RenewLicenseRequest
-	9,   // 62: licensed.v1.SessionCall.release_license:type_name -> licensed.v1.ReleaseLicenseRequest
-	11,  // 63: licensed.v1.SessionCall.record_playback:type_name -> licensed.v1.RecordPlaybackRequest
-	13,  // 64: licensed.v1.SessionCall.deactivate_device:type_name -> licensed.v1.DeactivateDeviceRequest
-	16,  // 65: licensed.v1.SessionCall.change_plan:type_name -> licensed.v1.ChangePlanRequest
-	23,  // 66: licensed.v1.SessionCall.list_licenses:type_name -> licensed.v1.ListLicensesRequest
-	25,  // 67: licensed.v1.SessionCall.list_downloads:type_name -> licensed.v1.ListDownloadsRequest
-	28,  // 68: licensed.v1.SessionCall.list_devices:type_name -> licensed.v1.ListDevicesRequest
-	19,  // 69: licensed.v1.SessionCall.sync_device:type_name -> licensed.v1.SyncDeviceRequest
-	31,  // 70: licensed.v1.SessionCall.get_customer:type_name -> licensed.v1.GetCustomerRequest
-	21,  // 71: licensed.v1.SessionCall.select_devices:type_name -> licensed.v1.SelectDevicesRequest
-	43,  // 72: licensed.v1.SessionResponse.limits:type_name -> licensed.v1.SessionLimits
-	44,  // 73: licensed.v1.SessionResponse.outcomes:type_name -> licensed.v1.SessionOutcome
-	46,  // 74: licensed.v1.SessionLimits.max_timeout:type_name -> google.protobuf.Duration
-	47,  // 75: licensed.v1.SessionOutcome.error:type_name -> google.rpc.Status
-	5,   // 76: licensed.v1.SessionOutcome.acquire_license:type_name -> licensed.v1.AcquireLicenseResponse
-	8,   // 77: licensed.v1.SessionOutcome.renew_license:type_name -> licensed.v1.RenewLicenseResponse
-	10,  // 78: licensed.v1.SessionOutcome.release_license:type_name -> licensed.v1.ReleaseLicenseResponse
-	12,  // 79: licensed.v1.SessionOutcome.record_playback:type_name -> licensed.v1.RecordPlaybackResponse
-	14,  // 80: licensed.v1.SessionOutcome.deactivate_device:type_name -> licensed.v1.DeactivateDeviceResponse
-	17,  // 81: licensed.v1.SessionOutcome.change_plan:type_name -> licensed.v1.ChangePlanResponse
-	24,  // 82: licensed.v1.SessionOutcome.list_licenses:type_name -> licensed.v1.ListLicensesResponse
-	27,  // 83: licensed.v1.SessionOutcome.list_downloads:type_name -> licensed.v1.ListDownloadsResponse
-	30,  // 84: licensed.v1.SessionOutcome.list_devices:type_name -> licensed.v1.ListDevicesResponse
-	20,  // 85: licensed.v1.SessionOutcome.sync_device:type_name -> licensed.v1.SyncDeviceResponse
-	36,  // 86: licensed.v1.SessionOutcome.get_customer:type_name -> licensed.v1.GetCustomerResponse
-	22,  // 87: licensed.v1.SessionOutcome.select_devices:type_name -> licensed.v1.SelectDevicesResponse
-	4,   // 88: licensed.v1.LicenseService.AcquireLicense:input_type -> licensed.v1.AcquireLicenseRequest
-	7,   // 89: licensed.v1.LicenseService.RenewLicense:input_type -> licensed.v1.RenewLicenseRequest
-	9,   // 90: licensed.v1.LicenseService.ReleaseLicense:input_type -> licensed.v1.ReleaseLicenseRequest
-	11,  // 91: licensed.v1.LicenseService.RecordPlayback:input_type -> licensed.v1.RecordPlaybackRequest
-	13,  // 92: licensed.v1.LicenseService.DeactivateDevice:input_type -> licensed.v1.DeactivateDeviceRequest
-	16,  // 93: licensed.v1.LicenseService.ChangePlan:input_type -> licensed.v1.ChangePlanRequest
-	19,  // 94: licensed.v1.LicenseService.SyncDevice:input_type -> licensed.v1.SyncDeviceRequest
-	21,  // 95: licensed.v1.LicenseService.SelectDevices:input_type -> licensed.v1.SelectDevicesRequest
-	23,  // 96: licensed.v1.LicenseService.ListLicenses:input_type -> licensed.v1.ListLicensesRequest
-	25,  // 97: licensed.v1.LicenseService.ListDownloads:input_type -> licensed.v1.ListDownloadsRequest
-	28,  // 98: licensed.v1.LicenseService.ListDevices:input_type -> licensed.v1.ListDevicesRequest
-	31,  // 99: licensed.v1.LicenseService.GetCustomer:input_type -> licensed.v1.GetCustomerRequest
-	40,  // 100: licensed.v1.LicenseService.Session:input_type -> licensed.v1.SessionRequest
-	5,   // 101: licensed.v1.LicenseService.AcquireLicense:output_type -> licensed.v1.AcquireLicenseResponse
-	8,   // 102: licensed.v1.LicenseService.RenewLicense:output_type -> licensed.v1.RenewLicenseResponse
-	10,  // 103: licensed.v1.LicenseService.ReleaseLicense:output_type -> licensed.v1.ReleaseLicenseResponse
-	12,  // 104: licensed.v1.LicenseService.RecordPlayback:output_type -> licensed.v1.RecordPlaybackResponse
-	14,  // 105: licensed.v1.LicenseService.DeactivateDevice:output_type -> licensed.v1.DeactivateDeviceResponse
-	17,  // 106: licensed.v1.LicenseService.ChangePlan:output_type -> licensed.v1.ChangePlanResponse
-	20,  // 107: licensed.v1.LicenseService.SyncDevice:output_type -> licensed.v1.SyncDeviceResponse
-	22,  // 108: licensed.v1.LicenseService.SelectDevices:output_type -> licensed.v1.SelectDevicesResponse
-	24,  // 109: licensed.v1.LicenseService.ListLicenses:output_type -> licensed.v1.ListLicensesResponse
-	27,  // 110: licensed.v1.LicenseService.ListDownloads:output_type -> licensed.v1.ListDownloadsResponse
-	30,  // 111: licensed.v1.LicenseService.ListDevices:output_type -> licensed.v1.ListDevicesResponse
-	36,  // 112: licensed.v1.LicenseService.GetCustomer:output_type -> licensed.v1.GetCustomerResponse
-	42,  // 113: licensed.v1.LicenseService.Session:output_type -> licensed.v1.SessionResponse
-	101, // [101:114] is the sub-list for method output_type
-	88,  // [88:101] is the sub-list for method input_type
-	88,  // [88:88] is the sub-list for extension type_name
-	88,  // [88:88] is the sub-list for extension extendee
-	0,   // [0:88] is the sub-list for field type_name
+	33,  // 37: licensed.v1.Device.licenses:type_name -> licensed.v1.Quota
+	29,  // 38: licensed.v1.ListDevicesResponse.devices:type_name -> licensed.v1.Device
+	45,  // 39: licensed.v1.ListDevicesResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
+	3,   // 40: licensed.v1.CustomerLicense.license:type_name -> licensed.v1.License
+	1,   // 41: licensed.v1.CustomerLicense.status:type_name -> licensed.v1.LicenseStatus
+	45,  // 42: licensed.v1.CustomerLicense.first_played_at:type_name -> google.protobuf.Timestamp
+	45,  // 43: licensed.v1.Quota.next_at:type_name -> google.protobuf.Timestamp
+	33,  // 44: licensed.v1.CustomerTitle.yearly:type_name -> licensed.v1.Quota
+	33,  // 45: licensed.v1.CustomerStudio.licenses:type_name -> licensed.v1.Quota
+	45,  // 46: licensed.v1.GetCustomerResponse.as_of:type_name -> google.protobuf.Timestamp
+	45,  // 47: licensed.v1.GetCustomerResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
+	33,  // 48: licensed.v1.GetCustomerResponse.devices_in_use:type_name -> licensed.v1.Quota
+	33,  // 49: licensed.v1.GetCustomerResponse.deactivations:type_name -> licensed.v1.Quota
+	33,  // 50: licensed.v1.GetCustomerResponse.monthly_downloads:type_name -> licensed.v1.Quota
+	45,  // 51: licensed.v1.GetCustomerResponse.grace_until:type_name -> google.protobuf.Timestamp
+	29,  // 52: licensed.v1.GetCustomerResponse.devices:type_name -> licensed.v1.Device
+	32,  // 53: licensed.v1.GetCustomerResponse.licenses:type_name -> licensed.v1.CustomerLicense
+	34,  // 54: licensed.v1.GetCustomerResponse.titles:type_name -> licensed.v1.CustomerTitle
+	35,  // 55: licensed.v1.GetCustomerResponse.studios:type_name -> licensed.v1.CustomerStudio
+	2,   // 56: licensed.v1.Refusal.rule:type_name -> licensed.v1.Rule
+	45,  // 57: licensed.v1.Refusal.next_allowed_at:type_name -> google.protobuf.Timestamp
+	38,  // 58: licensed.v1.Refusal.violations:type_name -> licensed.v1.RuleViolation
+	2,   // 59: licensed.v1.RuleViolation.rule:type_name -> licensed.v1.Rule
+	45,  // 60: licensed.v1.RuleViolation.next_allowed_at:type_name -> google.protobuf.Timestamp
+	39,  // 61: licensed.v1.RuleViolation.freed_by:type_name -> licensed.v1.Remedy
+	41,  // 62: licensed.v1.SessionRequest.calls:type_name -> licensed.v1.SessionCall
+	46,  // 63: licensed.v1.SessionCall.timeout:type_name -> google.protobuf.Duration
+	4,   // 64: licensed.v1.SessionCall.acquire_license:type_name -> licensed.v1.AcquireLicenseRequest
+	7,   // 65: licensed.v1.SessionCall.renew_license:type_name -> licensed.v1.RenewLicenseRequest
+	9,   // 66: licensed.v1.SessionCall.release_license:type_name -> licensed.v1.ReleaseLicenseRequest
+	11,  // 67: licensed.v1.SessionCall.record_playback:type_name -> licensed.v1.RecordPlaybackRequest
+	13,  // 68: licensed.v1.SessionCall.deactivate_device:type_name -> licensed.v1.DeactivateDeviceRequest
+	16,  // 69: licensed.v1.SessionCall.change_plan:type_name -> licensed.v1.ChangePlanRequest
+	23,  // 70: licensed.v1.SessionCall.list_licenses:type_name -> licensed.v1.ListLicensesRequest
+	25,  // 71: licensed.v1.SessionCall.list_downloads:type_name -> licensed.v1.ListDownloadsRequest
+	28,  // 72: licensed.v1.SessionCall.list_devices:type_name -> licensed.v1.ListDevicesRequest
+	19,  // 73: licensed.v1.SessionCall.sync_device:type_name -> licensed.v1.SyncDeviceRequest
+	31,  // 74: licensed.v1.SessionCall.get_customer:type_name -> licensed.v1.GetCustomerRequest
+	21,  // 75: licensed.v1.SessionCall.select_devices:type_name -> licensed.v1.SelectDevicesRequest
+	43,  // 76: licensed.v1.SessionResponse.limits:type_name -> licensed.v1.SessionLimits
+	44,  // 77: licensed.v1.SessionResponse.outcomes:type_name -> licensed.v1.SessionOutcome
+	46,  // 78: licensed.v1.SessionLimits.max_timeout:type_name -> google.protobuf.Duration
+	47,  // 79: licensed.v1.SessionOutcome.error:type_name -> google.rpc.Status
+	5,   // 80: licensed.v1.SessionOutcome.acquire_license:type_name -> licensed.v1.AcquireLicenseResponse
+	8,   // 81: licensed.v1.SessionOutcome.renew_license:type_name -> licensed.v1.RenewLicenseResponse
+	10,  // 82: licensed.v1.SessionOutcome.release_license:type_name -> licensed.v1.ReleaseLicenseResponse
+	12,  // 83: licensed.v1.SessionOutcome.record_playback:type_name -> licensed.v1.RecordPlaybackResponse
+	14,  // 84: licensed.v1.SessionOutcome.deactivate_device:type_name -> licensed.v1.DeactivateDeviceResponse
+	17,  // 85: licensed.v1.SessionOutcome.change_plan:type_name -> licensed.v1.ChangePlanResponse
+	24,  // 86: licensed.v1.SessionOutcome.list_licenses:type_name -> licensed.v1.ListLicensesResponse
+	27,  // 87: licensed.v1.SessionOutcome.list_downloads:type_name -> licensed.v1.ListDownloadsResponse
+	30,  // 88: licensed.v1.SessionOutcome.list_devices:type_name -> licensed.v1.ListDevicesResponse
+	20,  // 89: licensed.v1.SessionOutcome.sync_device:type_name -> licensed.v1.SyncDeviceResponse
+	36,  // 90: licensed.v1.SessionOutcome.get_customer:type_name -> licensed.v1.GetCustomerResponse
+	22,  // 91: licensed.v1.SessionOutcome.select_devices:type_name -> licensed.v1.SelectDevicesResponse
+	4,   // 92: licensed.v1.LicenseService.AcquireLicense:input_type -> licensed.v1.AcquireLicenseRequest
+	7,   // 93: licensed.v1.LicenseService.RenewLicense:input_type -> licensed.v1.RenewLicenseRequest
+	9,   // 94: licensed.v1.LicenseService.ReleaseLicense:input_type -> licensed.v1.ReleaseLicenseRequest
+	11,  // 95: licensed.v1.LicenseService.RecordPlayback:input_type -> licensed.v1.RecordPlaybackRequest
+	13,  // 96: licensed.v1.LicenseService.DeactivateDevice:input_type -> licensed.v1.DeactivateDeviceRequest
+	16,  // 97: licensed.v1.LicenseService.ChangePlan:input_type -> licensed.v1.ChangePlanRequest
+	19,  // 98: licensed.v1.LicenseService.SyncDevice:input_type -> licensed.v1.SyncDeviceRequest
+	21,  // 99: licensed.v1.LicenseService.SelectDevices:input_type -> licensed.v1.SelectDevicesRequest
+	23,  // 100: licensed.v1.LicenseService.ListLicenses:input_type -> licensed.v1.ListLicensesRequest
+	25,  // 101: licensed.v1.LicenseService.ListDownloads:input_type -> licensed.v1.ListDownloadsRequest
+	28,  // 102: licensed.v1.LicenseService.ListDevices:input_type -> licensed.v1.ListDevicesRequest
+	31,  // 103: licensed.v1.LicenseService.GetCustomer:input_type -> licensed.v1.GetCustomerRequest
+	40,  // 104: licensed.v1.LicenseService.Session:input_type -> licensed.v1.SessionRequest
+	5,   // 105: licensed.v1.LicenseService.AcquireLicense:output_type -> licensed.v1.AcquireLicenseResponse
+	8,   // 106: licensed.v1.LicenseService.RenewLicense:output_type -> licensed.v1.RenewLicenseResponse
+	10,  // 107: licensed.v1.LicenseService.ReleaseLicense:output_type -> licensed.v1.ReleaseLicenseResponse
+	12,  // 108: licensed.v1.LicenseService.RecordPlayback:output_type -> licensed.v1.RecordPlaybackResponse
+	14,  // 109: licensed.v1.LicenseService.DeactivateDevice:output_type -> licensed.v1.DeactivateDeviceResponse
+	17,  // 110: licensed.v1.LicenseService.ChangePlan:output_type -> licensed.v1.ChangePlanResponse
+	20,  // 111: licensed.v1.LicenseService.SyncDevice:output_type -> licensed.v1.SyncDeviceResponse
+	22,  // 112: licensed.v1.LicenseService.SelectDevices:output_type -> licensed.v1.SelectDevicesResponse
+	24,  // 113: licensed.v1.LicenseService.ListLicenses:output_type -> licensed.v1.ListLicensesResponse
+	27,  // 114: licensed.v1.LicenseService.ListDownloads:output_type -> licensed.v1.ListDownloadsResponse
+	30,  // 115: licensed.v1.LicenseService.ListDevices:output_type -> licensed.v1.ListDevicesResponse
+	36,  // 116: licensed.v1.LicenseService.GetCustomer:output_type -> licensed.v1.GetCustomerResponse
+	42,  // 117: licensed.v1.LicenseService.Session:output_type -> licensed.v1.SessionResponse
+	105, // [105:118] is the sub-list for method output_type
+	92,  // [92:105] is the sub-list for method input_type
+	92,  // [92:92] is the sub-list for extension type_name
+	92,  // [92:92] is the sub-list for extension extendee
+	0,   // [0:92] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_license_service_proto_init() }
@@ -4786,6 +4860,7 @@ func file_licensed_v1_license_service_proto_init() {
 		return
 	}
 	file_licensed_v1_access_proto_init()
+	file_licensed_v1_license_service_proto_msgTypes[0].OneofWrappers = []any{}
 	file_licensed_v1_license_service_proto_msgTypes[12].OneofWrappers = []any{}
 	file_licensed_v1_license_service_proto_msgTypes[24].OneofWrappers = []any{}
 	file_licensed_v1_license_service_proto_msgTypes[30].OneofWrappers = []any{}

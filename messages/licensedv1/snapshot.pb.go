@@ -23,8 +23,8 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// LicenseSnapshot is the state of one customer under the mapper "LicenseSnapshot/3". Version 2 lacks the
-// fields that are marked.
+// LicenseSnapshot is the state of one customer under the mapper "LicenseSnapshot/3", or "LicenseSnapshot/4" where one
+// of the fields of version 4 is set. Earlier versions lack the fields that are marked.
 //
 // Idle customers are kept in memory in this form, so frequent fields are small: licences refer to devices, titles and
 // studios by position, and most times are distances from another time.
@@ -49,8 +49,10 @@ type LicenseSnapshot struct {
 	// From version 3: the selected devices stay, since the plan is or was exceeded; and the customer chose them.
 	SelectionBinds  bool `protobuf:"varint,11,opt,name=selection_binds,json=selectionBinds,proto3" json:"selection_binds,omitempty"`
 	SelectionChosen bool `protobuf:"varint,12,opt,name=selection_chosen,json=selectionChosen,proto3" json:"selection_chosen,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// From version 4: until when devices that do not stay may renew − time_ms; absent if there is no such time.
+	GraceUntilAfterMs *int64 `protobuf:"zigzag64,20,opt,name=grace_until_after_ms,json=graceUntilAfterMs,proto3,oneof" json:"grace_until_after_ms,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *LicenseSnapshot) Reset() {
@@ -165,6 +167,13 @@ func (x *LicenseSnapshot) GetSelectionChosen() bool {
 		return x.SelectionChosen
 	}
 	return false
+}
+
+func (x *LicenseSnapshot) GetGraceUntilAfterMs() int64 {
+	if x != nil && x.GraceUntilAfterMs != nil {
+		return *x.GraceUntilAfterMs
+	}
+	return 0
 }
 
 // Device is a device that the customer has used.
@@ -313,9 +322,15 @@ type LicenseSnapshot_License struct {
 	SinceAfterMs int64 `protobuf:"varint,13,opt,name=since_after_ms,json=sinceAfterMs,proto3" json:"since_after_ms,omitempty"`
 	// From version 3: earlier times of being active, oldest first, each as two numbers: acquisition − begin, and
 	// end − begin.
-	SpansMs       []int64 `protobuf:"varint,14,rep,packed,name=spans_ms,json=spansMs,proto3" json:"spans_ms,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	SpansMs []int64 `protobuf:"varint,14,rep,packed,name=spans_ms,json=spansMs,proto3" json:"spans_ms,omitempty"`
+	// From version 4: hours after which it expires, from its first playback on; 0 if a playback ends nothing.
+	PlayHours uint32 `protobuf:"varint,20,opt,name=play_hours,json=playHours,proto3" json:"play_hours,omitempty"`
+	// From version 4, with play_hours: last acquisition or renewal − acquisition, and the first playback − acquisition;
+	// absent if it was not played.
+	GrantedAfterMs int64  `protobuf:"varint,21,opt,name=granted_after_ms,json=grantedAfterMs,proto3" json:"granted_after_ms,omitempty"`
+	PlayedAfterMs  *int64 `protobuf:"varint,22,opt,name=played_after_ms,json=playedAfterMs,proto3,oneof" json:"played_after_ms,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *LicenseSnapshot_License) Reset() {
@@ -446,11 +461,32 @@ func (x *LicenseSnapshot_License) GetSpansMs() []int64 {
 	return nil
 }
 
+func (x *LicenseSnapshot_License) GetPlayHours() uint32 {
+	if x != nil {
+		return x.PlayHours
+	}
+	return 0
+}
+
+func (x *LicenseSnapshot_License) GetGrantedAfterMs() int64 {
+	if x != nil {
+		return x.GrantedAfterMs
+	}
+	return 0
+}
+
+func (x *LicenseSnapshot_License) GetPlayedAfterMs() int64 {
+	if x != nil && x.PlayedAfterMs != nil {
+		return *x.PlayedAfterMs
+	}
+	return 0
+}
+
 var File_licensed_v1_snapshot_proto protoreflect.FileDescriptor
 
 const file_licensed_v1_snapshot_proto_rawDesc = "" +
 	"\n" +
-	"\x1alicensed/v1/snapshot.proto\x12\vlicensed.v1\"\xbb\v\n" +
+	"\x1alicensed/v1/snapshot.proto\x12\vlicensed.v1\"\x94\r\n" +
 	"\x0fLicenseSnapshot\x12\x17\n" +
 	"\aplan_id\x18\x01 \x01(\tR\x06planId\x12\x17\n" +
 	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\x12\x14\n" +
@@ -465,7 +501,8 @@ const file_licensed_v1_snapshot_proto_rawDesc = "" +
 	"\x14plan_issued_after_ms\x18\n" +
 	" \x01(\x12H\x01R\x11planIssuedAfterMs\x88\x01\x01\x12'\n" +
 	"\x0fselection_binds\x18\v \x01(\bR\x0eselectionBinds\x12)\n" +
-	"\x10selection_chosen\x18\f \x01(\bR\x0fselectionChosen\x1a\xfd\x02\n" +
+	"\x10selection_chosen\x18\f \x01(\bR\x0fselectionChosen\x124\n" +
+	"\x14grace_until_after_ms\x18\x14 \x01(\x12H\x02R\x11graceUntilAfterMs\x88\x01\x01\x1a\xfd\x02\n" +
 	"\x06Device\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x14\n" +
 	"\x05order\x18\x02 \x01(\x04R\x05order\x12 \n" +
@@ -478,7 +515,7 @@ const file_licensed_v1_snapshot_proto_rawDesc = "" +
 	"\bselected\x18\t \x01(\bR\bselectedB\x14\n" +
 	"\x12_downloaded_ago_msB\x13\n" +
 	"\x11_activated_ago_msB\x12\n" +
-	"\x10_issued_after_ms\x1a\x85\x04\n" +
+	"\x10_issued_after_ms\x1a\x8f\x05\n" +
 	"\aLicense\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\rR\x06device\x12\x14\n" +
 	"\x05title\x18\x02 \x01(\rR\x05title\x12\x16\n" +
@@ -494,11 +531,17 @@ const file_licensed_v1_snapshot_proto_rawDesc = "" +
 	"\x0enever_acquired\x18\v \x01(\bR\rneverAcquired\x12+\n" +
 	"\x0fissued_after_ms\x18\f \x01(\x12H\x01R\rissuedAfterMs\x88\x01\x01\x12$\n" +
 	"\x0esince_after_ms\x18\r \x01(\x03R\fsinceAfterMs\x12\x19\n" +
-	"\bspans_ms\x18\x0e \x03(\x03R\aspansMsB\x14\n" +
+	"\bspans_ms\x18\x0e \x03(\x03R\aspansMs\x12\x1d\n" +
+	"\n" +
+	"play_hours\x18\x14 \x01(\rR\tplayHours\x12(\n" +
+	"\x10granted_after_ms\x18\x15 \x01(\x03R\x0egrantedAfterMs\x12+\n" +
+	"\x0fplayed_after_ms\x18\x16 \x01(\x03H\x02R\rplayedAfterMs\x88\x01\x01B\x14\n" +
 	"\x12_released_after_msB\x12\n" +
-	"\x10_issued_after_msB\x16\n" +
+	"\x10_issued_after_msB\x12\n" +
+	"\x10_played_after_msB\x16\n" +
 	"\x14_plan_changed_ago_msB\x17\n" +
-	"\x15_plan_issued_after_msB\x1eZ\x1clicensed/messages/licensedv1b\x06proto3"
+	"\x15_plan_issued_after_msB\x17\n" +
+	"\x15_grace_until_after_msB\x1eZ\x1clicensed/messages/licensedv1b\x06proto3"
 
 var (
 	file_licensed_v1_snapshot_proto_rawDescOnce sync.Once

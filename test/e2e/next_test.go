@@ -133,8 +133,8 @@ func nextRelease(t *testing.T) []overlay.Edit {
 		},
 		{
 			File: "actors/license/kind.go",
-			From: "\tif s.Mapper != snapshotMapper && s.Mapper != formerMapper {\n",
-			To: "\tif s.Mapper != snapshotMapper && s.Mapper != formerMapper && " +
+			From: "\tif s.Mapper != snapshotMapper && s.Mapper != thirdMapper && s.Mapper != formerMapper {\n",
+			To: "\tif s.Mapper != snapshotMapper && s.Mapper != thirdMapper && s.Mapper != formerMapper && " +
 				"s.Mapper != \"LicenseSnapshot/next\" {\n",
 		},
 		{
@@ -145,8 +145,8 @@ func nextRelease(t *testing.T) []overlay.Edit {
 		},
 		{
 			File: "actors/license/kind.go",
-			From: "\treturn actors.Snapshot{\n\t\tMapper: snapshotMapper,\n",
-			To: "\tmapper := snapshotMapper\n\tif a.state.paused {\n\t\tmapper = \"LicenseSnapshot/next\"\n\t}\n" +
+			From: "\treturn actors.Snapshot{\n\t\tMapper: a.state.mapper(),\n",
+			To: "\tmapper := a.state.mapper()\n\tif a.state.paused {\n\t\tmapper = \"LicenseSnapshot/next\"\n\t}\n" +
 				"\treturn actors.Snapshot{\n\t\tMapper: mapper,\n",
 		},
 	}

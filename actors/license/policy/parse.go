@@ -34,6 +34,8 @@ const (
 	maxVersion        = 32
 	maxProvisional    = 100
 	maxProvisionalHrs = 30 * 24
+	maxDeviceTitles   = 10_000
+	maxPlayHours      = 365 * 24
 )
 
 // Error is one mistake in a policy file.
@@ -106,10 +108,11 @@ func Parse(name string, data []byte) (*Policy, error) {
 		// default plan are required.
 		version:       hex.EncodeToString(sum[:4]),
 		sum:           sum,
-		plans:         map[string]uint32{},
-		studios:       map[string]Limit{},
+		plans:         map[string]Plan{},
+		studios:       map[string]Studio{},
 		studioDefault: Unlimited,
 		unlisted:      Title{Studio: "unlisted", YearlyLimit: Unlimited},
+		endWithin:     Unlimited,
 		deactivations: Unlimited,
 		period:        30 * 24 * time.Hour,
 		counts:        Downloads,
@@ -194,7 +197,7 @@ func (f *file) policy(p *Policy, root *yaml.Node) {
 				p.remembered = uint32(n)
 			}
 		case "history_days":
-			f.history(&p.history, v)
+			f.positive(&p.history, v, maxHistoryDays, key)
 		case "provisional_renewals":
 			if n, ok := f.number(v, 0, maxProvisional, key); ok {
 				p.provisional.Renewals = int(n)
@@ -203,6 +206,8 @@ func (f *file) policy(p *Policy, root *yaml.Node) {
 			if n, ok := f.number(v, 1, maxProvisionalHrs, key); ok {
 				p.provisional.For = time.Duration(n) * time.Hour
 			}
+		case "renew_after_play":
+			f.boolean(&p.renewPlayed, v, key)
 		case "default_plan":
 			defaultPlan = v
 			f.id(&p.defaultPlan, v, key)
@@ -217,8 +222,8 @@ func (f *file) policy(p *Policy, root *yaml.Node) {
 			f.defaults(p, v)
 		default:
 			f.unknown(k, "version, licence_days, yearly_counts, deactivations_per_year, remembered_licences, "+
-				"history_days, provisional_renewals, provisional_hours, default_plan, plans, studios, titles or "+
-				"defaults", key)
+				"history_days, provisional_renewals, provisional_hours, renew_after_play, default_plan, plans, "+
+				"studios, titles or defaults", key)
 		}
 	})
 	f.checkDefaultPlan(p, root, defaultPlan, plans)
@@ -241,27 +246,32 @@ func (f *file) checkDefaultPlan(p *Policy, root, n *yaml.Node, plans bool) {
 	}
 }
 
-// plans reads the plans: an id each, with the number of devices.
+// plans reads the plans: an id each, with the number of devices and what the plan limits besides.
 func (f *file) plans(p *Policy, n *yaml.Node) {
 	f.each(n, func(id string, k, v *yaml.Node) {
 		f.checkID(k, id, "plans", id)
-		found := false
+		plan, found := Plan{TitlesPerDevice: Unlimited, MonthlyDownloads: Unlimited, GraceDays: Unlimited}, false
 		f.each(v, func(key string, k, v *yaml.Node) {
-			if key != "devices" {
-				f.unknown(k, "devices", "plans", id, key)
-				return
-			}
-			found = true
-			if d, ok := f.number(v, 0, maxDevices, "plans", id, key); ok {
-				p.plans[id] = uint32(d)
+			switch key {
+			case "devices":
+				found = true
+				if d, ok := f.number(v, 0, maxDevices, "plans", id, key); ok {
+					plan.Devices = uint32(d)
+				}
+			case "titles_per_device":
+				f.limit(&plan.TitlesPerDevice, v, maxDeviceTitles, "plans", id, key)
+			case "downloads_per_month":
+				f.limit(&plan.MonthlyDownloads, v, MaxYearlyLimit, "plans", id, key)
+			case "grace_days":
+				f.limit(&plan.GraceDays, v, maxDays, "plans", id, key)
+			default:
+				f.unknown(k, "devices, titles_per_device, downloads_per_month or grace_days", "plans", id, key)
 			}
 		}, "plans", id)
 		if !found {
 			f.fail(k, "is required", "plans", id, "devices")
 		}
-		if _, ok := p.plans[id]; !ok {
-			p.plans[id] = 0 // so that the default plan is not reported missing as well
-		}
+		p.plans[id] = plan // also a faulty one, so that the default plan is not reported missing as well
 	}, "plans")
 }
 
@@ -269,19 +279,22 @@ func (f *file) plans(p *Policy, n *yaml.Node) {
 func (f *file) studios(p *Policy, n *yaml.Node) {
 	f.each(n, func(id string, k, v *yaml.Node) {
 		f.checkID(k, id, "studios", id)
-		limit, found := Unlimited, false
+		studio, found := Studio{Licenses: Unlimited}, false
 		f.each(v, func(key string, k, v *yaml.Node) {
-			if key != "downloads" {
-				f.unknown(k, "downloads", "studios", id, key)
-				return
+			switch key {
+			case "downloads":
+				found = true
+				f.limit(&studio.Licenses, v, maxStudioLimit, "studios", id, key)
+			case "hours_after_first_play":
+				f.positive(&studio.PlayHours, v, maxPlayHours, "studios", id, key)
+			default:
+				f.unknown(k, "downloads or hours_after_first_play", "studios", id, key)
 			}
-			found = true
-			f.limit(&limit, v, maxStudioLimit, "studios", id, key)
 		}, "studios", id)
 		if !found {
 			f.fail(k, "is required", "studios", id, "downloads")
 		}
-		p.studios[id] = limit
+		p.studios[id] = studio
 	}, "studios")
 }
 
@@ -295,16 +308,42 @@ func (f *file) defaults(p *Policy, n *yaml.Node) {
 			f.limit(&p.studioDefault, v, maxStudioLimit, "defaults", key)
 		case "yearly_limit":
 			f.limit(&p.unlisted.YearlyLimit, v, MaxYearlyLimit, "defaults", key)
+		case "hours_after_first_play":
+			hours := Unlimited
+			f.positive(&hours, v, maxPlayHours, "defaults", key)
+			p.playHours = hours.hours()
+		case "end_within_days":
+			f.limit(&p.endWithin, v, maxDays, "defaults", key)
 		default:
-			f.unknown(k, "studio, studio_downloads or yearly_limit", "defaults", key)
+			f.unknown(k, "studio, studio_downloads, yearly_limit, hours_after_first_play or end_within_days",
+				"defaults", key)
 		}
 	}, "defaults")
+}
+
+// hours returns a number of hours, 0 if they do not end.
+func (l Limit) hours() uint32 {
+	if l == Unlimited {
+		return 0
+	}
+	return uint32(l)
+}
+
+// hoursOf returns the hours of a title: its own, those of its studio, or the default.
+func (p *Policy) hoursOf(own Limit, studio string) uint32 {
+	for _, hours := range []Limit{own, p.StudioPlayHours(studio)} {
+		if hours != 0 {
+			return hours.hours()
+		}
+	}
+	return p.playHours
 }
 
 // titles reads the catalogue, with the defaults for what a title leaves out.
 func (f *file) titles(p *Policy, n *yaml.Node) {
 	titles := Titles{}
 	p.catalogue = titles
+	p.unlisted.PlayHours = p.hoursOf(0, p.unlisted.Studio)
 	if n == nil {
 		return
 	}
@@ -313,7 +352,7 @@ func (f *file) titles(p *Policy, n *yaml.Node) {
 	studios := map[string]string{} // one string for the titles of a studio
 	f.each(n, func(id string, k, v *yaml.Node) {
 		f.checkID(k, id, "titles", id)
-		title := p.unlisted
+		title, hours, within := p.unlisted, Limit(0), p.endWithin
 		f.each(v, func(key string, k, v *yaml.Node) {
 			switch key {
 			case "studio":
@@ -322,10 +361,19 @@ func (f *file) titles(p *Policy, n *yaml.Node) {
 				f.limit(&title.YearlyLimit, v, MaxYearlyLimit, "titles", id, key)
 			case "available_until":
 				f.time(&title.AvailableUntil, v, "titles", id, key)
+			case "end_within_days":
+				f.limit(&within, v, maxDays, "titles", id, key)
+			case "hours_after_first_play":
+				f.positive(&hours, v, maxPlayHours, "titles", id, key)
 			default:
-				f.unknown(k, "studio, yearly_limit or available_until", "titles", id, key)
+				f.unknown(k, "studio, yearly_limit, available_until, end_within_days or hours_after_first_play",
+					"titles", id, key)
 			}
 		}, "titles", id)
+		title.PlayHours = p.hoursOf(hours, title.Studio)
+		if !title.AvailableUntil.IsZero() && within != Unlimited {
+			title.End, p.ends = title.AvailableUntil.AddDate(0, 0, int(within)), true
+		}
 		if s, ok := studios[title.Studio]; ok {
 			title.Studio = s
 		} else {
@@ -467,10 +515,10 @@ func (f *file) version(to *string, n *yaml.Node) {
 	*to = s
 }
 
-// history reads for how long events are kept.
-func (f *file) history(to *Limit, n *yaml.Node) {
-	want := fmt.Sprintf("a whole number from 1 to %d or unlimited", maxHistoryDays)
-	s, ok := f.scalar(n, want, []string{"history_days"})
+// positive reads how long something is, in days or hours: a number from 1 on, or the word for no end.
+func (f *file) positive(to *Limit, n *yaml.Node, high uint64, path ...string) {
+	want := fmt.Sprintf("a whole number from 1 to %d or unlimited", high)
+	s, ok := f.scalar(n, want, path)
 	if !ok {
 		return
 	}
@@ -478,10 +526,19 @@ func (f *file) history(to *Limit, n *yaml.Node) {
 	switch {
 	case s == Unlimited.String():
 		*to = Unlimited
-	case err != nil || v == 0 || v > maxHistoryDays:
-		f.fail(n, fmt.Sprintf("must be %s, not %q", want, s), "history_days")
+	case err != nil || v == 0 || v > high:
+		f.fail(n, fmt.Sprintf("must be %s, not %q", want, s), path...)
 	default:
 		*to = Limit(v)
+	}
+}
+
+// boolean reads true or false.
+func (f *file) boolean(to *bool, n *yaml.Node, path ...string) {
+	if s, ok := f.scalar(n, "true or false", path); ok {
+		if *to = s == "true"; !*to && s != "false" {
+			f.fail(n, fmt.Sprintf("must be true or false, not %q", s), path...)
+		}
 	}
 }
 

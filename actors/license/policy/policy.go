@@ -7,9 +7,10 @@
 // A [Policy] is immutable. It is read from a YAML file as a whole, replaced as a whole, and names
 // itself by a version that every event decided under it records:
 //
-//	plans      plan  → devices that may hold active licences at the same time
-//	studios    studio → licences that may be active at the same time
-//	catalogue  title → studio, downloads in 365 days, the end of its availability
+//	plans      plan  → devices that may hold active licences at the same time, licences on one of them, downloads in
+//	           30 days, and what holds after a change to a smaller plan
+//	studios    studio → licences that may be active at the same time, hours after the first playback
+//	catalogue  title → studio, downloads in 365 days, the end of its availability, hours after the first playback
 //	defaults   what holds for studios and titles that are listed nowhere
 //	remembered how large a customer's state may become
 //	history    how long the archive keeps events; no rule of the aggregate
@@ -33,7 +34,10 @@ import (
 // Window is how far back the yearly rules count: an event at t counts until t + Window, exclusively.
 const Window = 365 * 24 * time.Hour
 
-// MaxYearlyLimit is the highest limit of a rule that counts over the Window, other than [Unlimited].
+// Month is how far back the monthly limit of a plan counts, in the same way.
+const Month = 30 * 24 * time.Hour
+
+// MaxYearlyLimit is the highest limit of a rule that counts over the Window or a Month, other than [Unlimited].
 // The aggregate keeps no more of the counted events than this.
 const MaxYearlyLimit = 250
 
@@ -90,6 +94,23 @@ type Title struct {
 	// AvailableUntil is when the title can no longer be acquired and all its licences end; zero if
 	// it stays.
 	AvailableUntil time.Time
+	// End is when licences end at the latest that were granted for longer, before the title had this AvailableUntil;
+	// not before AvailableUntil. Zero: they keep their expiry.
+	End time.Time
+	// PlayHours is the number of hours after which a licence expires, from its first playback on; 0 if a playback
+	// ends nothing.
+	PlayHours uint32
+}
+
+// Plan has the limits of a plan.
+type Plan struct {
+	// Devices on which a customer may hold active licences at the same time.
+	Devices uint32
+	// TitlesPerDevice is the limit of active licences on one device, MonthlyDownloads that of downloads within a Month.
+	TitlesPerDevice, MonthlyDownloads Limit
+	// GraceDays after the change from this plan to a smaller one, devices that do not stay may renew, and their
+	// licences end after them. Unlimited: they may not renew, and their licences keep their expiry.
+	GraceDays Limit
 }
 
 // Catalogue knows titles. It is safe for concurrent use, answers without waiting and without I/O, and
@@ -115,8 +136,8 @@ type Policy struct {
 	version       string
 	sum           [32]byte
 	defaultPlan   string
-	plans         map[string]uint32
-	studios       map[string]Limit
+	plans         map[string]Plan
+	studios       map[string]Studio
 	studioDefault Limit
 	catalogue     Catalogue
 	unlisted      Title
@@ -126,6 +147,23 @@ type Policy struct {
 	history       Limit // in days; 0 if the policy does not say
 	remembered    uint32
 	provisional   Provisional
+	// renewPlayed says that a licence that was played can be renewed.
+	renewPlayed bool
+	// playHours are those of titles that have none and whose studio has none.
+	playHours uint32
+	// endWithin is the number of days from AvailableUntil to End of titles that do not say; ends says that some titles
+	// have an End.
+	endWithin Limit
+	ends      bool
+}
+
+// Studio has what holds for a studio that is listed.
+type Studio struct {
+	// Licenses for titles of the studio a customer may hold at the same time.
+	Licenses Limit
+	// PlayHours of its titles that have none of their own, as in Title; Unlimited if a playback ends nothing, 0 if the
+	// defaults hold.
+	PlayHours Limit
 }
 
 // Provisional is what gateways may grant while a customer's owner cannot be reached.
@@ -146,8 +184,8 @@ func (p *Policy) SameContent(o *Policy) bool { return p.sum == o.sum }
 // Plan returns the number of devices on which a customer of that plan may hold active licences at the same time,
 // or false if there is no such plan.
 func (p *Policy) Plan(id string) (devices uint32, ok bool) {
-	devices, ok = p.plans[id]
-	return devices, ok
+	plan, ok := p.plans[id]
+	return plan.Devices, ok
 }
 
 // Plans returns the ids of all plans, in alphabetical order.
@@ -171,19 +209,43 @@ func (p *Policy) Listed() int {
 // InForce returns the plan that holds for a customer whose plan is id, and its limit of devices. It
 // is the default plan where id is empty, or names a plan that the policy does not have any more.
 func (p *Policy) InForce(id string) (plan string, devices uint32) {
-	if d, ok := p.plans[id]; ok {
-		return id, d
+	plan = id
+	if _, ok := p.plans[id]; !ok {
+		plan = p.defaultPlan
 	}
-	return p.defaultPlan, p.plans[p.defaultPlan]
+	return plan, p.plans[plan].Devices
+}
+
+// PlanLimits returns the limits of the plan that holds for a customer whose plan is id, as InForce does.
+func (p *Policy) PlanLimits(id string) Plan {
+	plan, _ := p.InForce(id)
+	return p.plans[plan]
 }
 
 // Studio returns the number of licences for titles of that studio a customer may hold at the same time.
 func (p *Policy) Studio(id string) Limit {
-	if l, ok := p.studios[id]; ok {
-		return l
+	if s, ok := p.studios[id]; ok {
+		return s.Licenses
 	}
 	return p.studioDefault
 }
+
+// StudioPlayHours returns the hours of a studio, as Studio.PlayHours has them; 0 for one that is not listed.
+func (p *Policy) StudioPlayHours(id string) Limit { return p.studios[id].PlayHours }
+
+// PlayHours returns the hours of titles that have none of their own and whose studio has none, as Title.PlayHours.
+func (p *Policy) PlayHours() uint32 { return p.playHours }
+
+// RenewAfterPlay reports whether a licence that was played and has PlayHours can be renewed. The hours then begin anew
+// with the first playback after the renewal.
+func (p *Policy) RenewAfterPlay() bool { return p.renewPlayed }
+
+// EndWithin returns the number of days from the AvailableUntil of a title to its End, if the title does not say;
+// Unlimited if it then has no End.
+func (p *Policy) EndWithin() Limit { return p.endWithin }
+
+// EndsTitles reports whether any title may have an End.
+func (p *Policy) EndsTitles() bool { return p.ends }
 
 // Title returns what holds for a title: its entry in the catalogue, or the policy's defaults.
 func (p *Policy) Title(id string) Title {
@@ -224,7 +286,7 @@ func (p *Policy) History() (keep time.Duration, ok bool) {
 // WithCatalogue returns the policy with another catalogue of titles.
 func (p *Policy) WithCatalogue(c Catalogue) *Policy {
 	q := *p
-	q.catalogue = c
+	q.catalogue, q.ends = c, true
 	return &q
 }
 

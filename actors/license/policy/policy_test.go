@@ -89,6 +89,59 @@ version: 2026.9
 	}
 }
 
+// TestParseNewerRules reads the limits that the first policies did not have.
+func TestParseNewerRules(t *testing.T) {
+	p := parse(t, `
+titles:
+  a: {studio: s, hours_after_first_play: 48, available_until: 2027-01-01, end_within_days: 2}
+  b: {studio: s, available_until: 2027-01-01}
+  c: {hours_after_first_play: unlimited, available_until: 2027-01-01, end_within_days: unlimited}
+  d: {studio: t, end_within_days: 3}
+  e: {studio: u}
+studios:
+  s: {downloads: 3, hours_after_first_play: 24}
+  t: {downloads: 3, hours_after_first_play: unlimited}
+  u: {downloads: 3}
+defaults: {studio: other, hours_after_first_play: 72, end_within_days: 0}
+renew_after_play: true
+plans:
+  p: {devices: 1, titles_per_device: 10, downloads_per_month: 20, grace_days: 0}
+  q: {devices: 2, titles_per_device: unlimited}
+default_plan: q
+`)
+	until := time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)
+	for id, want := range map[string]Title{
+		"a": {Studio: "s", PlayHours: 48, AvailableUntil: until, End: until.AddDate(0, 0, 2)},
+		"b": {Studio: "s", PlayHours: 24, AvailableUntil: until, End: until},
+		"c": {Studio: "other", AvailableUntil: until},
+		"d": {Studio: "t"},
+		"e": {Studio: "u", PlayHours: 72},
+		"f": {Studio: "other", PlayHours: 72},
+	} {
+		if want.YearlyLimit = Unlimited; p.Title(id) != want {
+			t.Errorf("title %s: %+v, want %+v", id, p.Title(id), want)
+		}
+	}
+	if got, want := p.PlanLimits("p"), (Plan{1, 10, 20, 0}); got != want {
+		t.Errorf("plan p: %+v, want %+v", got, want)
+	}
+	if got, want := p.PlanLimits("gone"), (Plan{2, Unlimited, Unlimited, Unlimited}); got != want {
+		t.Errorf("the default plan: %+v, want %+v", got, want)
+	}
+	if !p.RenewAfterPlay() || !p.EndsTitles() || p.EndWithin() != 0 || p.StudioPlayHours("s") != 24 {
+		t.Errorf("%+v", p)
+	}
+	if p := Default(); p.RenewAfterPlay() || p.EndsTitles() || p.EndWithin() != Unlimited {
+		t.Errorf("the default policy has rules that it does not name: %+v", p)
+	}
+	// The unlisted titles are of a studio that may be listed.
+	p = parse(t, good+"studios: {u: {downloads: 1, hours_after_first_play: 5}}\n"+
+		"defaults: {studio: u, hours_after_first_play: 7}\ntitles: {a: {studio: v}}\n")
+	if got := [2]uint32{p.Title("x").PlayHours, p.Title("a").PlayHours}; got != [2]uint32{5, 7} {
+		t.Errorf("hours of an unlisted title and one of another studio: %v, want 5 and 7", got)
+	}
+}
+
 func TestParseDefaults(t *testing.T) {
 	const text = "plans: {p: {devices: 1}}\ndefault_plan: p\n"
 	p := parse(t, text)
@@ -126,6 +179,19 @@ var mistakes = map[string]struct{ text, want string }{
 	"no history": {
 		good + "history_days: 0", `f:3: history_days: must be a whole number from 1 to 36500 or unlimited, not "0"`,
 	},
+	"newer rules": {
+		"plans:\n  p:\n    devices: 1\n    titles_per_device: 10001\n    downloads_per_month: 251\n" +
+			"    grace_days: never\ndefault_plan: p\nrenew_after_play: maybe\n" +
+			"studios: {s: {downloads: 1, hours_after_first_play: 0}}\ntitles: {t: {hours_after_first_play: 8761}}\n" +
+			"defaults: {end_within_days: 3651}\n",
+		`f:4: plans.p.titles_per_device: must be a whole number from 0 to 10000 or unlimited, not "10001"
+f:5: plans.p.downloads_per_month: must be a whole number from 0 to 250 or unlimited, not "251"
+f:6: plans.p.grace_days: must be a whole number from 0 to 3650 or unlimited, not "never"
+f:8: renew_after_play: must be true or false, not "maybe"
+f:9: studios.s.hours_after_first_play: must be a whole number from 1 to 8760 or unlimited, not "0"
+f:10: titles.t.hours_after_first_play: must be a whole number from 1 to 8760 or unlimited, not "8761"
+f:11: defaults.end_within_days: must be a whole number from 0 to 3650 or unlimited, not "3651"`,
+	},
 	"version": {good + "version: a b", `f:3: version: must be 1 to 32 letters, digits, '.', '_' or '-', not "a b"`},
 	"many": {`plans:
   p: {devices: -1, colour: red}
@@ -145,7 +211,7 @@ titles:
 defaults: {studio: "", studio_downloads: many, yearly_limit: }
 colour: red
 `, `f:2: plans.p.devices: must be a whole number from 0 to 1000, not "-1"
-f:2: plans.p.colour: unknown field, want devices
+f:2: plans.p.colour: unknown field, want devices, titles_per_device, downloads_per_month or grace_days
 f:3: plans.a/b: must be an id of 1 to 128 bytes without control characters, ':' or '/', not "a/b"
 f:4: plans.q.devices: is required
 f:7: studios.s: must be a mapping, not "3"
@@ -157,12 +223,12 @@ f:11: deactivations_per_year: must be a whole number from 0 to 250 or unlimited,
 f:13: titles.x.studio: must be an id, not a list
 f:13: titles.x.yearly_limit: must be a whole number from 0 to 250 or unlimited, not "2.5"
 f:13: titles.x.available_until: must be a date (2027-01-01) or a time (2027-01-01T06:00:00Z), not "soon"
-f:14: titles.y.year: unknown field, want studio, yearly_limit or available_until
+f:14: titles.y.year: unknown field, want studio, yearly_limit, available_until, end_within_days or ` + `hours_after_first_play
 f:15: titles.z: must be a mapping, not nothing
 f:16: defaults.studio: must be an id of 1 to 128 bytes without control characters, ':' or '/', not ""
 f:16: defaults.studio_downloads: must be a whole number from 0 to 1000000 or unlimited, not "many"
 f:16: defaults.yearly_limit: must be a whole number from 0 to 250 or unlimited, not nothing
-f:17: colour: unknown field, want version, licence_days, yearly_counts, deactivations_per_year, remembered_licences, history_days, provisional_renewals, provisional_hours, default_plan, plans, studios, titles or defaults`},
+f:17: colour: unknown field, want version, licence_days, yearly_counts, deactivations_per_year, remembered_licences, history_days, provisional_renewals, provisional_hours, renew_after_play, default_plan, plans, studios, titles or defaults`},
 }
 
 // TestErrors wants each mistake of a file, by line and field, in one error.

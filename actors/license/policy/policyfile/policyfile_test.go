@@ -25,7 +25,7 @@ func TestExample(t *testing.T) {
 	}
 	title := p.Title("MadMenS01E01")
 	want := policy.Title{
-		Studio: "lionsgate", YearlyLimit: 2, AvailableUntil: time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC),
+		PlayHours: 48, Studio: "lionsgate", YearlyLimit: 2, AvailableUntil: time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC),
 	}
 	if title != want {
 		t.Errorf("title %+v, want %+v", title, want)
