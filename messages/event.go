@@ -36,10 +36,13 @@ var mappers = map[string]func(data []byte) (proto.Message, error){
 	"PlanChanged/1": read[licensedv1.PlanChanged],
 	"PlanChanged/2": read[licensedv1.PlanChanged],
 	// Version 3 has a time of grace. Without one, version 2 is written.
-	"PlanChanged/3":     read[licensedv1.PlanChanged],
-	"DevicesSelected/1": read[licensedv1.DevicesSelected],
-	"CommandAccepted/1": read[licensedv1.CommandAccepted],
-	"CommandRefused/1":  read[licensedv1.CommandRefused],
+	"PlanChanged/3":       read[licensedv1.PlanChanged],
+	"DevicesSelected/1":   read[licensedv1.DevicesSelected],
+	"AllowanceLent/1":     read[licensedv1.AllowanceLent],
+	"AllowanceRedeemed/1": read[licensedv1.AllowanceRedeemed],
+	"AllowanceReturned/1": read[licensedv1.AllowanceReturned],
+	"CommandAccepted/1":   read[licensedv1.CommandAccepted],
+	"CommandRefused/1":    read[licensedv1.CommandRefused],
 }
 
 func read[M any, P interface {
@@ -90,6 +93,12 @@ func EventMapper(event proto.Message) string {
 		return "PlanChanged/2"
 	case *licensedv1.DevicesSelected:
 		return "DevicesSelected/1"
+	case *licensedv1.AllowanceLent:
+		return "AllowanceLent/1"
+	case *licensedv1.AllowanceRedeemed:
+		return "AllowanceRedeemed/1"
+	case *licensedv1.AllowanceReturned:
+		return "AllowanceReturned/1"
 	case *licensedv1.CommandAccepted:
 		return "CommandAccepted/1"
 	case *licensedv1.CommandRefused:

@@ -48,6 +48,11 @@ var samples = []proto.Message{
 	&licensedv1.PlanChanged{PlanId: "premium", DeviceLimit: 4, IssuedAtMs: 1767225599000,
 		StayingDeviceIds: []string{"ipad", "iphone"}, GraceUntilMs: 1767830400000},
 	&licensedv1.DevicesSelected{StayingDeviceIds: []string{"ipad", "iphone"}, Binding: true, Chosen: true},
+	&licensedv1.AllowanceLent{Number: 7, GatewayId: "gw-1", UntilMs: 1769817600000,
+		Units: []*licensedv1.AllowanceLent_Unit{{TitleId: "GlowS01E01", StudioId: "netflix"}}},
+	&licensedv1.AllowanceRedeemed{Number: 7, License: terms, RedeemedAtMs: 1767225600000,
+		ShortenedBy: licensedv1.Rule_RULE_DEVICE_DEACTIVATED, IssuedAtMs: 1767225599000},
+	&licensedv1.AllowanceReturned{Number: 7, TitleIds: []string{"GlowS01E01"}},
 	&licensedv1.CommandAccepted{
 		Command:  licensedv1.CommandKind_COMMAND_KIND_RELEASE_LICENSE,
 		DeviceId: "iphone", TitleId: "GlowS01E01", PlanId: "premium", License: terms, DeviceLimit: 4,

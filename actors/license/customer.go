@@ -42,6 +42,7 @@ func (v view) customer(q *licensedv1.GetCustomer) (*licensedv1.GetCustomerRespon
 	var downloads []int64
 	v.eachDownload(func(at int64) { downloads = append(downloads, at+month) })
 	res.MonthlyDownloads = quota(downloads, v.policy.PlanLimits(s.plan).MonthlyDownloads)
+	res.Allowances = v.allowances()
 	all := v.entries()
 	slices.SortFunc(all, func(a, b entry) int { return a.compare(b.place) })
 	entries, next, err := page(customerList, all, q, func(e entry) place { return e.place })
@@ -79,6 +80,10 @@ func (v view) entries() []entry {
 		all = append(all, entry{place{at: entryLicense, device: s.devices[l.device].id, title: s.titles[l.title]},
 			func(res *licensedv1.GetCustomerResponse) { res.Licenses = append(res.Licenses, v.customerLicense(l)) }})
 	}
+	v.eachLent(0, func(_ *allowance, u unit, end int64) {
+		studios[s.studios[u.studio]] = append(studios[s.studios[u.studio]], end)
+	})
+	v.eachLent(window, func(_ *allowance, u unit, _ int64) { titles[u.title] = true })
 	for i, known := range titles {
 		if known {
 			all = append(all, entry{place{at: entryTitle, title: s.titles[i]},
@@ -112,7 +117,7 @@ func (v view) customerDevice(i int) *licensedv1.Device {
 		}
 	}
 	d := v.deviceMessage(i)
-	d.Licenses = quota(ends, v.policy.PlanLimits(v.state.plan).TitlesPerDevice)
+	d.Licenses = quota(append(ends, v.lentTo(i)...), v.policy.PlanLimits(v.state.plan).TitlesPerDevice)
 	return d
 }
 
@@ -154,7 +159,7 @@ func (v view) yearlyQuota(title int, limit policy.Limit) *licensedv1.Quota {
 			ends = append(ends, u.at()+window)
 		}
 	})
-	return quota(ends, limit)
+	return quota(append(ends, v.lentOfTitle(title)...), limit)
 }
 
 // devicesQuota returns the use of the plan's limit. Left are the places that a further device can take: none that is

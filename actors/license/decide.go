@@ -26,6 +26,10 @@ func Decide(now time.Time, p *policy.Policy, s *State, c *licensedv1.Command) ac
 	ended := d.endTitles()
 	switch c := c.GetCommand().(type) {
 	case *licensedv1.Command_AcquireLicense:
+		if c.AcquireLicense.GetAllowance() != 0 {
+			d.redeem(c.AcquireLicense)
+			break
+		}
 		d.acquire(c.AcquireLicense.GetDeviceId(), c.AcquireLicense.GetTitleId(), c.AcquireLicense.GetNewDownload())
 	case *licensedv1.Command_RenewLicense:
 		d.renew(c.RenewLicense)
@@ -41,6 +45,10 @@ func Decide(now time.Time, p *policy.Policy, s *State, c *licensedv1.Command) ac
 		d.sync(c.SyncDevice)
 	case *licensedv1.Command_SelectDevices:
 		d.selectDevices(c.SelectDevices.GetDeviceIds())
+	case *licensedv1.Command_LendAllowance:
+		d.lend(c.LendAllowance)
+	case *licensedv1.Command_ReturnAllowance:
+		d.giveBack(c.ReturnAllowance)
 	default:
 		panic(fmt.Sprintf("license: no command, but %T", c))
 	}

@@ -47,6 +47,7 @@ func (v view) describe() *licensedv1.CustomerState {
 	out.SelectionBinds, out.SelectionMade = p.bound, p.bound && s.chosen && p.exceeded()
 	out.GraceUntil = v.graceUntil()
 	out.Titles = v.describeTitles()
+	out.Allowances = v.allowances()
 	slices.SortFunc(out.Devices,
 		func(a, b *licensedv1.DeviceState) int { return strings.Compare(a.DeviceId, b.DeviceId) })
 	slices.SortFunc(out.Studios,

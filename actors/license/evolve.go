@@ -51,7 +51,7 @@ func Evolve(s *State, e actors.Event) {
 	default:
 		if o := occurrenceOf(e.Value); o != nil {
 			s.evolveFact(e, o, at)
-		} else {
+		} else if !s.evolveAllowance(e, at) {
 			s.evolveLicense(e, at)
 		}
 	}

@@ -202,6 +202,12 @@ func (x *Explainer) tell(e *Recorded) {
 			v.GetPlanId(), count(v.GetDeviceLimit(), "device", "devices"), x.staying(v))
 	case *licensedv1.DevicesSelected:
 		x.tellSelected(e, v)
+	case *licensedv1.AllowanceLent:
+		x.tellLent(e, v)
+	case *licensedv1.AllowanceRedeemed:
+		x.tellRedeemed(e, v)
+	case *licensedv1.AllowanceReturned:
+		x.tellReturned(e, v)
 	case *licensedv1.CommandAccepted:
 		x.tellUnchanged(e, v)
 	case *licensedv1.CommandRefused:
@@ -372,6 +378,8 @@ func (x *Explainer) tellUnchanged(e *Recorded, v *licensedv1.CommandAccepted) {
 		why = "the device was deactivated already"
 	case licensedv1.CommandKind_COMMAND_KIND_SYNC_DEVICE:
 		why = "no fact in it was new, or the fact before it is missing"
+	case licensedv1.CommandKind_COMMAND_KIND_RETURN_ALLOWANCE:
+		why = "nothing of the allowance was left"
 	}
 	x.repeatable(e, unchanged, "Accepted "+why, attempt(v.GetCommand())+" changed nothing", why)
 }
@@ -404,6 +412,10 @@ func attempt(k licensedv1.CommandKind) string {
 		return "A selection of devices"
 	case licensedv1.CommandKind_COMMAND_KIND_SYNC_DEVICE:
 		return "A report of the device"
+	case licensedv1.CommandKind_COMMAND_KIND_LEND_ALLOWANCE:
+		return "The lending of an allowance"
+	case licensedv1.CommandKind_COMMAND_KIND_RETURN_ALLOWANCE:
+		return "The return of an allowance"
 	default:
 		return "A command"
 	}
@@ -443,6 +455,10 @@ func (x *Explainer) blockersOf(now int64, b *licensedv1.BrokenRule) (names []str
 			if n > 0 {
 				names = append(names, fmt.Sprintf("%s (%s)", s.devices[i].id, count(n, "licence", "licences")))
 			}
+			if n := len((view{now: now, state: s}).lentTo(i)); n > 0 {
+				names = append(names, fmt.Sprintf("%s (%s lent)", s.devices[i].id,
+					count(uint32(n), "download", "downloads")))
+			}
 		}
 	case licensedv1.Rule_RULE_STUDIO_LIMIT:
 		for i := range s.licenses {
@@ -451,6 +467,12 @@ func (x *Explainer) blockersOf(now int64, b *licensedv1.BrokenRule) (names []str
 					s.devices[l.device].id, s.titles[l.title], clockOf(l.expires)))
 			}
 		}
+		view{now: now, state: s}.eachLent(0, func(a *allowance, u unit, end int64) {
+			if s.studios[u.studio] == b.GetStudioId() {
+				names = append(names, fmt.Sprintf("%s/%s (lent until %s)",
+					s.devices[a.device].id, s.titles[u.title], clockOf(end)))
+			}
+		})
 	case licensedv1.Rule_RULE_DEVICE_TITLES:
 		device := s.device(x.device)
 		for i := range s.licenses {
@@ -463,6 +485,11 @@ func (x *Explainer) blockersOf(now int64, b *licensedv1.BrokenRule) (names []str
 	case licensedv1.Rule_RULE_YEARLY_LIMIT:
 		view{now: now, state: s}.eachUse(s.title(x.title), func(l *license, u use) {
 			names = append(names, fmt.Sprintf("%s on %s", clockOf(u.at()), s.devices[l.device].id))
+		})
+		view{now: now, state: s}.eachLent(window, func(a *allowance, u unit, _ int64) {
+			if s.titles[u.title] == x.title {
+				names = append(names, fmt.Sprintf("lent to %s at %s", s.devices[a.device].id, clockOf(a.lent)))
+			}
 		})
 	}
 	return names

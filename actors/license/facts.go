@@ -175,6 +175,9 @@ func OccurredAt(e actors.Event) time.Time {
 	if o := occurrenceOf(e.Value); o != nil {
 		return time.UnixMilli(o.GetOccurredAtMs()).UTC()
 	}
+	if v, ok := e.Value.(*licensedv1.AllowanceRedeemed); ok {
+		return time.UnixMilli(v.GetRedeemedAtMs()).UTC()
+	}
 	return e.Time
 }
 
@@ -343,7 +346,7 @@ func (d *decider) judge(l *license, at int64) licensedv1.FactVerdict {
 // room returns the number of further downloads and counted playbacks that are remembered; the result is at most atMost.
 func (d *decider) room(atMost int) int {
 	limit := int(d.policy.Remembered()) * policy.RememberedUses
-	if d.state.uses()+atMost <= limit {
+	if d.state.uses()+d.state.units()+atMost <= limit {
 		return atMost
 	}
 	return max(0, min(atMost, limit-len(d.useTimes())))

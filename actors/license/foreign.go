@@ -31,7 +31,7 @@ func CheckCommand(id string, validateOnly bool, payload any) error {
 	}
 	switch c := command.GetCommand().(type) {
 	case *licensedv1.Command_AcquireLicense:
-		return checkPair(c.AcquireLicense)
+		return checkAcquire(c.AcquireLicense)
 	case *licensedv1.Command_RenewLicense:
 		return checkPair(c.RenewLicense)
 	case *licensedv1.Command_ReleaseLicense:
@@ -46,6 +46,10 @@ func CheckCommand(id string, validateOnly bool, payload any) error {
 		return checkSync(c.SyncDevice)
 	case *licensedv1.Command_SelectDevices:
 		return checkDevices(c.SelectDevices.GetDeviceIds(), 1, MaxSelected)
+	case *licensedv1.Command_LendAllowance:
+		return checkLend(c.LendAllowance)
+	case *licensedv1.Command_ReturnAllowance:
+		return checkReturn(c.ReturnAllowance)
 	}
 	return fmt.Errorf("no command, but a %T", command.GetCommand())
 }
@@ -153,7 +157,8 @@ func checkAbout(id string, event any) error {
 			return fmt.Errorf("aggregate id %q, want %q", clipped(id), customer)
 		}
 		return nil
-	case *licensedv1.DeviceActivated, *licensedv1.DeviceDeactivated:
+	case *licensedv1.DeviceActivated, *licensedv1.DeviceDeactivated,
+		*licensedv1.AllowanceLent, *licensedv1.AllowanceReturned:
 		return named("device in the aggregate id", id, ids.MaxBytes)
 	}
 	// A fact about a title that the device has no licence for.
@@ -205,6 +210,20 @@ func checkContent(event any) error {
 		return first(optional("device id", e.GetDeviceId()), optional("title id", e.GetTitleId()),
 			optional("plan id", e.GetPlanId()), optional("studio id", e.GetStudioId()),
 			checkTime("next time allowed", e.GetNextAllowedAtMs()), checkBroken(e.GetBroken()))
+	case *licensedv1.AllowanceLent:
+		return checkLent(e)
+	case *licensedv1.AllowanceRedeemed:
+		return first(checkTerms(e.GetLicense()), checkTime("redemption", e.GetRedeemedAtMs()),
+			checkTime("issue time", e.GetIssuedAtMs()))
+	case *licensedv1.AllowanceReturned:
+		if len(e.GetTitleIds()) > MaxLent {
+			return fmt.Errorf("%d titles of an allowance, want at most %d", len(e.GetTitleIds()), MaxLent)
+		}
+		for _, id := range e.GetTitleIds() {
+			if err := named("title id", id, ids.MaxBytes); err != nil {
+				return err
+			}
+		}
 	case interface {
 		GetLicense() *licensedv1.LicenseTerms
 	}:

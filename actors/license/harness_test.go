@@ -262,6 +262,25 @@ func selectDevices(devices ...string) *licensedv1.Command {
 	}}
 }
 
+func lend(device, gateway string, titles ...string) *licensedv1.Command {
+	return &licensedv1.Command{Command: &licensedv1.Command_LendAllowance{
+		LendAllowance: &licensedv1.LendAllowance{DeviceId: device, GatewayId: gateway, TitleIds: titles},
+	}}
+}
+
+func redeem(device, title, gateway string, number uint64, at time.Time) *licensedv1.Command {
+	c := acquire(device, title)
+	a := c.GetAcquireLicense()
+	a.Allowance, a.GatewayId, a.RedeemedAtMs = number, gateway, at.UnixMilli()
+	return c
+}
+
+func giveBack(device, gateway string, number uint64) *licensedv1.Command {
+	return &licensedv1.Command{Command: &licensedv1.Command_ReturnAllowance{
+		ReturnAllowance: &licensedv1.ReturnAllowance{DeviceId: device, GatewayId: gateway, Number: number},
+	}}
+}
+
 // events iterates over the history.
 func (r *trial) events(yield func(actors.Event, error) bool) {
 	for _, e := range r.history {

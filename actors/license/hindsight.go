@@ -244,6 +244,8 @@ func ruleWords(rule licensedv1.Rule) string {
 		return "the yearly limit"
 	case licensedv1.Rule_RULE_RELEASED:
 		return "its release"
+	case licensedv1.Rule_RULE_DEVICE_DEACTIVATED:
+		return "the deactivation of the device"
 	default:
 		return "the rule " + strings.TrimPrefix(rule.String(), "RULE_")
 	}

@@ -149,6 +149,8 @@ func (a *aggregate) grows(limit int, events []actors.Event) *Large {
 			if v.GetCounted() {
 				l.Uses++
 			}
+		case *licensedv1.AllowanceRedeemed:
+			l.Uses++
 		}
 	}
 	if tenths(l.Licenses, l.Limit) > tenths(licenses, l.Limit) ||

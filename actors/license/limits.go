@@ -39,6 +39,7 @@ func Limits(p *policy.Policy) *licensedv1.PolicyLimits {
 			TitlesPerDevice:   limitOf(plan.TitlesPerDevice),
 			DownloadsPerMonth: limitOf(plan.MonthlyDownloads),
 			GraceDays:         limitOf(plan.GraceDays),
+			Allowances:        allowanceLimits(p.Allowances(id)),
 		})
 	}
 	for _, id := range p.Studios() {
@@ -53,4 +54,63 @@ func Limits(p *policy.Policy) *licensedv1.PolicyLimits {
 		out.Studios = append(out.Studios, studio)
 	}
 	return out
+}
+
+// allowanceLimits returns what may be lent as messages have it, nil for nothing.
+func allowanceLimits(a policy.Allowances) *licensedv1.AllowanceLimits {
+	if a.Downloads == 0 {
+		return nil
+	}
+	return &licensedv1.AllowanceLimits{
+		Downloads: a.Downloads, Allowances: a.Allowances, Hours: uint32(a.For / time.Hour),
+	}
+}
+
+// eachLent calls fn for each unit that a rule counts at this time, with the time from which on it does not. A rule that
+// counts active licences looks back 0. What was downloaded within an allowance may become known after its end, so that a
+// rule that looks back further counts the unit until no download within it would count.
+func (v view) eachLent(back int64, fn func(a *allowance, u unit, end int64)) {
+	for i := range v.state.allowances {
+		a := &v.state.allowances[i]
+		end := a.until + back
+		if v.now >= end {
+			continue
+		}
+		for _, u := range a.units {
+			fn(a, u, end)
+		}
+	}
+}
+
+// lentOf returns when the units that match end, as active licences.
+func (v view) lentOf(match func(a *allowance, u unit) bool) (ends []int64) {
+	v.eachLent(0, func(a *allowance, u unit, end int64) {
+		if match(a, u) {
+			ends = append(ends, end)
+		}
+	})
+	return ends
+}
+
+// lentTo returns when the units that are lent to a device end.
+func (v view) lentTo(device int) []int64 {
+	return v.lentOf(func(a *allowance, _ unit) bool { return int(a.device) == device })
+}
+
+// lentOfStudio returns when the units of a studio end.
+func (v view) lentOfStudio(studio string) []int64 {
+	return v.lentOf(func(_ *allowance, u unit) bool { return v.state.studios[u.studio] == studio })
+}
+
+// lentOfTitle returns when the units of a title end, as what counts against its yearly limit.
+func (v view) lentOfTitle(title int) (ends []int64) {
+	if v.policy.Counts()&policy.Downloads == 0 {
+		return nil
+	}
+	v.eachLent(window, func(_ *allowance, u unit, end int64) {
+		if int(u.title) == title {
+			ends = append(ends, end)
+		}
+	})
+	return ends
 }

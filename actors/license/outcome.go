@@ -37,6 +37,8 @@ type Outcome struct {
 	Superseded bool
 	// Sync is the result of SyncDevice.
 	Sync *Sync
+	// Allowance is what LendAllowance lent, or what ReturnAllowance returned, without a time.
+	Allowance *licensedv1.Allowance
 }
 
 // An own codec, since a window has up to 1,024 outcomes: as protobuf messages they made a resident customer with 256
@@ -64,6 +66,9 @@ const (
 	// Selection: the devices, as titles.
 	outcomeSelection = 7
 
+	// Other: one of the kinds below, which no customer has many of.
+	outcomeOther = 0
+
 	outcomeKind = 0x07
 	// Of a licence.
 	outcomeReleased    = 0x08
@@ -83,6 +88,12 @@ const (
 	outcomeRemovalLimit = 0x40
 	// Of a selection.
 	outcomeBinding = 0x08
+)
+
+// The kinds of other outcomes; the second byte has it.
+const (
+	// Allowance: its number, 0 or when it ends and 1, its gateway, the rest is the titles.
+	otherAllowance = 30
 )
 
 // appendOutcome packs what events say about the command that they came of: 10 to 20 bytes beside
@@ -119,6 +130,12 @@ func appendOutcome(b []byte, events []actors.Event) []byte {
 			return appendSelection(b, v.GetBinding(), v.GetStayingDeviceIds())
 		case *licensedv1.CommandRefused:
 			return appendRefusal(b, at, v)
+		case *licensedv1.AllowanceRedeemed:
+			return appendLicense(b, at, v.GetLicense())
+		case *licensedv1.AllowanceLent:
+			return appendAllowance(b, at, allowanceOf(at, v))
+		case *licensedv1.AllowanceReturned:
+			return appendAllowance(b, at, &licensedv1.Allowance{Number: v.GetNumber(), TitleIds: v.GetTitleIds()})
 		case *licensedv1.CommandAccepted:
 			return appendAccepted(b, at, v)
 		}
@@ -139,6 +156,8 @@ func appendAccepted(b []byte, at int64, v *licensedv1.CommandAccepted) []byte {
 		b = Sync{HighestNumber: v.GetHighestNumber()}.append(b)
 	case licensedv1.CommandKind_COMMAND_KIND_SELECT_DEVICES:
 		b = appendSelection(b, v.GetBinding(), v.GetStayingDeviceIds())
+	case licensedv1.CommandKind_COMMAND_KIND_RETURN_ALLOWANCE:
+		return appendAllowance(b, at, &licensedv1.Allowance{})
 	default:
 		b = appendLicense(b, at, v.GetLicense())
 	}
@@ -386,6 +405,11 @@ func decodeOutcome(customer string, c subject, at int64, outcome []byte) (Outcom
 	case outcomeSelection:
 		o.StayingDevices, o.Binding = readAll(r), kind&outcomeBinding != 0
 		r.bad = r.bad || c.kind != licensedv1.CommandKind_COMMAND_KIND_SELECT_DEVICES
+	case outcomeOther:
+		if r.uvarint() != otherAllowance {
+			return Outcome{}, false
+		}
+		o.Allowance = readAllowance(r, at, c)
 	default:
 		return Outcome{}, false
 	}
@@ -587,6 +611,14 @@ func subjectOf(c *licensedv1.Command) subject {
 		}
 	case *licensedv1.Command_SelectDevices:
 		return subject{kind: licensedv1.CommandKind_COMMAND_KIND_SELECT_DEVICES}
+	case *licensedv1.Command_LendAllowance:
+		return subject{
+			kind: licensedv1.CommandKind_COMMAND_KIND_LEND_ALLOWANCE, device: c.LendAllowance.GetDeviceId(),
+		}
+	case *licensedv1.Command_ReturnAllowance:
+		return subject{
+			kind: licensedv1.CommandKind_COMMAND_KIND_RETURN_ALLOWANCE, device: c.ReturnAllowance.GetDeviceId(),
+		}
 	default:
 		return subject{}
 	}
@@ -661,6 +693,13 @@ func reason(e *licensedv1.CommandRefused, b *licensedv1.BrokenRule) string {
 		return fmt.Sprintf("plan %s is unknown", e.GetPlanId())
 	case licensedv1.Rule_RULE_TITLE_UNAVAILABLE:
 		return fmt.Sprintf("title %s is no longer available", title)
+	case licensedv1.Rule_RULE_NO_ALLOWANCES:
+		return fmt.Sprintf("plan %s lends no allowances", b.GetPlanId())
+	case licensedv1.Rule_RULE_ALLOWANCE_LIMIT:
+		return fmt.Sprintf("%s lent, the limit of plan %s is %d",
+			count(current, "allowance or download is", "allowances or downloads are"), b.GetPlanId(), limit)
+	case licensedv1.Rule_RULE_ALLOWANCE_ENDED:
+		return fmt.Sprintf("title %s is not lent to device %s, or was downloaded or returned already", title, device)
 	default:
 		return fmt.Sprintf("refused by rule %v", b.GetRule())
 	}

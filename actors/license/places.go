@@ -256,6 +256,9 @@ func (v view) removal(device int) *licensedv1.Removal {
 		Counted: p.inUse[device], Removals: uint32(v.deactivations()),
 		DevicesInUse: uint32(p.others(device)), DeviceLimit: p.limit,
 	}
+	if len(v.lentTo(device)) > 0 { // its place stays reserved
+		r.DevicesInUse = uint32(p.n)
+	}
 	if r.Counted {
 		r.Removals++
 	}
@@ -272,8 +275,8 @@ func (v view) devicesToFree(device int) (ids []string, needed int) {
 	reserving := p.bound && !p.selected(device)
 	var others []int
 	for i := range s.devices {
-		// A leftover gets no place that a selected device leaves.
-		if p.used(i) && i != device && (!reserving || !p.used(device) || leftover(i)) {
+		// A leftover gets no place that a selected device leaves. What is lent cannot be released.
+		if p.used(i) && i != device && len(v.lentTo(i)) == 0 && (!reserving || !p.used(device) || leftover(i)) {
 			others = append(others, i)
 		}
 	}

@@ -107,6 +107,9 @@ func edges(s *State) []int64 {
 	for _, at := range s.deactivations {
 		times = append(times, at+window)
 	}
+	for i := range s.allowances {
+		times = append(times, s.allowances[i].until, s.allowances[i].until+window)
+	}
 	return times
 }
 
@@ -174,7 +177,7 @@ func TestRandomCustomers(t *testing.T) {
 		advised += r.advised
 	}
 	for seed := range customers {
-		advised += downgrades(t, seed, seen)
+		advised += downgrades(t, seed, seen) + lending(t, seed, seen)
 		rentals(t, seed, seen)
 	}
 	if advised == 0 {
@@ -307,6 +310,9 @@ func (r *trial) checkPlace(books *ledger, c *licensedv1.Command) {
 	about := subjectOf(c)
 	switch about.kind {
 	case licensedv1.CommandKind_COMMAND_KIND_ACQUIRE_LICENSE:
+		if c.GetAcquireLicense().GetAllowance() != 0 {
+			return
+		}
 		if last := r.history[len(r.history)-1].Value; c.GetAcquireLicense().GetNewDownload() {
 			return
 		} else if _, unchanged := last.(*licensedv1.CommandAccepted); unchanged {
@@ -499,6 +505,8 @@ type ledger struct {
 	licenses      map[string]*ledgerLicense
 	uses          []ledgerUse
 	deactivations []time.Time
+	lent          []ledgerUnit
+	before        map[string]tally // a settlement
 	refused       map[licensedv1.Rule]int
 }
 
@@ -588,10 +596,19 @@ func (b *ledger) record(events []actors.Event, now time.Time, p *policy.Policy) 
 				l.used = now
 			}
 		case *licensedv1.DeviceDeactivated:
-			if i+1 < len(events) { // it had licences
+			if v.GetRemoval().GetCounted() != (i+1 < len(events) || b.holdsLent(device, now)) {
+				panic("a removal without licences counts, or one with licences does not")
+			}
+			if v.GetRemoval().GetCounted() {
 				b.deactivations = append(b.deactivations, now)
 			}
 			b.staying = slices.DeleteFunc(slices.Clone(b.staying), func(id string) bool { return id == device })
+		case *licensedv1.AllowanceLent:
+			b.lend(device, v)
+		case *licensedv1.AllowanceRedeemed:
+			b.redeem(e.AggregateID, v)
+		case *licensedv1.AllowanceReturned:
+			b.lent = slices.DeleteFunc(b.lent, func(u ledgerUnit) bool { return u.number == v.Number })
 		case *licensedv1.PlanChanged:
 			days := p.PlanLimits(b.plan).GraceDays
 			if b.grace = (time.Time{}); days != policy.Unlimited && b.inUse(now, p) > int(v.DeviceLimit) {
@@ -620,6 +637,9 @@ func (b *ledger) inUse(now time.Time, p *policy.Policy) int {
 // counts returns what the rules count that a command is about.
 func (b *ledger) counts(now time.Time, p *policy.Policy, c *licensedv1.Command) map[string]tally {
 	about := subjectOf(c)
+	if titles := c.GetLendAllowance().GetTitleIds(); len(titles) > 0 {
+		about.title = titles[0]
+	}
 	title := p.Title(about.title)
 	studio := title.Studio
 	if held := b.licenses[about.device+"/"+about.title]; held != nil &&
@@ -645,6 +665,27 @@ func (b *ledger) counts(now time.Time, p *policy.Policy, c *licensedv1.Command) 
 	}
 	year := now.Add(-365 * 24 * time.Hour)
 	uses, deactivations := 0, 0
+	lent := 0
+	for _, u := range b.lent {
+		if now.Before(u.until) {
+			devices[u.device] = true
+			if u.studio == studio {
+				ofStudio++
+			}
+			if u.device == about.device {
+				onDevice++
+			}
+		}
+		if u.until.After(now.Add(-30 * 24 * time.Hour)) {
+			ofMonth++
+		}
+		if u.until.After(year) {
+			lent++
+			if u.title == about.title {
+				uses++
+			}
+		}
+	}
 	for _, u := range b.uses {
 		if u.title == about.title && u.at.After(year) &&
 			(u.playback && p.Counts() != policy.Downloads || !u.playback && p.Counts() != policy.Playbacks) {
@@ -656,7 +697,7 @@ func (b *ledger) counts(now time.Time, p *policy.Policy, c *licensedv1.Command) 
 			deactivations++
 		}
 	}
-	remembered, rememberedUses := 0, 0
+	remembered, rememberedUses := lent, lent
 	for _, l := range b.licenses {
 		if end := l.end(now, p); now.Sub(end) <= 365*24*time.Hour {
 			remembered++

@@ -197,7 +197,7 @@ func DownloadsFromHistory(
 		}
 		out := &licensedv1.Download{}
 		switch v := e.Value.(type) {
-		case *licensedv1.TitleDownloaded:
+		case *licensedv1.TitleDownloaded, *licensedv1.AllowanceRedeemed:
 		case *licensedv1.TitlePlayed:
 			if out.Playback = v.GetCounted(); !out.Playback {
 				continue

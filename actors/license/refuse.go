@@ -84,7 +84,8 @@ func timely(rule licensedv1.Rule) bool {
 	case licensedv1.Rule_RULE_DEVICE_LIMIT, licensedv1.Rule_RULE_STUDIO_LIMIT,
 		licensedv1.Rule_RULE_YEARLY_LIMIT, licensedv1.Rule_RULE_DEACTIVATION_LIMIT,
 		licensedv1.Rule_RULE_REMEMBERED_LIMIT, licensedv1.Rule_RULE_DEVICE_NOT_SELECTED,
-		licensedv1.Rule_RULE_SELECTION_MADE, licensedv1.Rule_RULE_DEVICE_TITLES, licensedv1.Rule_RULE_MONTHLY_LIMIT:
+		licensedv1.Rule_RULE_SELECTION_MADE, licensedv1.Rule_RULE_DEVICE_TITLES, licensedv1.Rule_RULE_MONTHLY_LIMIT,
+		licensedv1.Rule_RULE_ALLOWANCE_LIMIT:
 		return true
 	default:
 		return false
@@ -126,6 +127,7 @@ func (v view) appendTurns(times []int64, title string, rule licensedv1.Rule) []i
 				times = append(times, l.end()+window+1)
 			}
 		}
+		v.eachLent(0, func(_ *allowance, _ unit, end int64) { times = append(times, end) })
 		// A selected device gives up its place when it is forgotten.
 		for i := range v.state.devices {
 			if dev := &v.state.devices[i]; dev.selected {
@@ -135,6 +137,7 @@ func (v view) appendTurns(times []int64, title string, rule licensedv1.Rule) []i
 	case licensedv1.Rule_RULE_YEARLY_LIMIT:
 		// Each use leaves the window of a year by itself.
 		v.eachUse(v.state.title(title), func(_ *license, u use) { times = append(times, u.at()+window) })
+		times = append(times, v.lentOfTitle(v.state.title(title))...)
 	case licensedv1.Rule_RULE_MONTHLY_LIMIT:
 		v.eachDownload(func(at int64) { times = append(times, at+month) })
 	case licensedv1.Rule_RULE_DEACTIVATION_LIMIT, licensedv1.Rule_RULE_DEVICE_TITLES:
@@ -145,6 +148,12 @@ func (v view) appendTurns(times []int64, title string, rule licensedv1.Rule) []i
 			if l := &v.state.licenses[i]; l.active(v.now) {
 				times = append(times, l.expires)
 			}
+		}
+		v.eachLent(0, func(_ *allowance, _ unit, end int64) { times = append(times, end) })
+	case licensedv1.Rule_RULE_ALLOWANCE_LIMIT:
+		v.eachLent(0, func(_ *allowance, _ unit, end int64) { times = append(times, end) })
+		for i := range v.state.allowances {
+			times = append(times, v.state.allowances[i].until+window)
 		}
 	case licensedv1.Rule_RULE_REMEMBERED_LIMIT:
 		// Also a licence that is remembered now may be new again by then.
@@ -171,7 +180,7 @@ func (d *decider) nextAllowed(
 	}
 	for _, at := range d.turns(e.TitleId, licensedv1.Rule_RULE_DEVICE_LIMIT, licensedv1.Rule_RULE_YEARLY_LIMIT,
 		licensedv1.Rule_RULE_REMEMBERED_LIMIT, licensedv1.Rule_RULE_DEACTIVATION_LIMIT,
-		licensedv1.Rule_RULE_MONTHLY_LIMIT) {
+		licensedv1.Rule_RULE_MONTHLY_LIMIT, licensedv1.Rule_RULE_ALLOWANCE_LIMIT) {
 		if at > from && check(d.at(at)) == nil {
 			return at
 		}
@@ -185,6 +194,9 @@ func (d *decider) remedies(r *violation, deviceID string) (ids []string, needed 
 	switch r.rule {
 	case licensedv1.Rule_RULE_DEACTIVATION_LIMIT:
 		device := uint32(d.state.device(deviceID))
+		if len(d.lentTo(int(device))) > 0 {
+			return nil, 0 // what is lent cannot be released
+		}
 		ids = d.activeOf(func(l *license) bool { return l.device == device })
 		return ids, len(ids)
 	case licensedv1.Rule_RULE_DEVICE_TITLES:
@@ -203,7 +215,8 @@ func (d *decider) remedies(r *violation, deviceID string) (ids []string, needed 
 	if r.limit == 0 {
 		return nil, 0
 	}
-	return ids, len(ids) - int(r.limit) + 1
+	// Of what is lent, nothing can be released.
+	return ids, int(r.current) - int(r.limit) + 1
 }
 
 // activeOf returns the active licences that match, those that expire first first.

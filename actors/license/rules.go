@@ -180,7 +180,7 @@ func (v view) mayDeactivate(device int) (r refusal) {
 	if v.deactivated(device) {
 		return nil
 	}
-	if v.activeOn(device) > 0 { // otherwise it counts against nothing
+	if v.activeOn(device) > 0 || len(v.lentTo(device)) > 0 { // otherwise it counts against nothing
 		r.add(v.deactivationLimit())
 	}
 	return r
@@ -202,11 +202,11 @@ func (v view) deviceTitles(device int) violation {
 	if limit == policy.Unlimited {
 		return violation{}
 	}
-	n := v.activeOn(device)
-	if !limit.Met(int(n)) {
+	n := int(v.activeOn(device)) + len(v.lentTo(device))
+	if !limit.Met(n) {
 		return violation{}
 	}
-	return v.ofPlan(licensedv1.Rule_RULE_DEVICE_TITLES, limit, int(n))
+	return v.ofPlan(licensedv1.Rule_RULE_DEVICE_TITLES, limit, n)
 }
 
 // monthlyLimit says whether a title may be downloaded once more.
@@ -229,8 +229,10 @@ func (v view) ofPlan(rule licensedv1.Rule, limit policy.Limit, n int) violation 
 	return violation{rule: rule, limit: uint32(limit), current: uint32(n), plan: plan}
 }
 
-// eachDownload calls fn with the times of the downloads in the month, of whatever title.
+// eachDownload calls fn with the times of the downloads in the month, of whatever title, and the latest time for what is
+// lent.
 func (v view) eachDownload(fn func(at int64)) {
+	v.eachLent(month, func(a *allowance, _ unit, _ int64) { fn(a.until) })
 	for i := range v.state.licenses {
 		uses := v.state.licenses[i].uses
 		for j := len(uses) - 1; j >= 0 && uses[j].at() > v.now-month; j-- {
@@ -289,6 +291,12 @@ func (v view) inUse(space []bool) (inUse []bool, n int) {
 			n++
 		}
 	}
+	v.eachLent(0, func(a *allowance, _ unit, _ int64) {
+		if !inUse[a.device] {
+			inUse[a.device] = true
+			n++
+		}
+	})
 	return inUse, n
 }
 
@@ -307,7 +315,7 @@ func (v view) studioLimit(studio string) violation {
 	if limit == policy.Unlimited {
 		return violation{}
 	}
-	s, n := v.state, 0
+	s, n := v.state, len(v.lentOfStudio(studio))
 	for i := range s.licenses {
 		if l := &s.licenses[i]; l.active(v.now) && s.studioOf(l) == studio {
 			n++
@@ -327,7 +335,7 @@ func (v view) yearlyLimit(title int, limit policy.Limit) violation {
 		return violation{}
 	}
 	counts := v.policy.Counts()
-	n := 0
+	n := len(v.lentOfTitle(title))
 	v.eachUse(title, func(_ *license, u use) {
 		if counted(u, counts) {
 			n++
@@ -345,12 +353,12 @@ func (v view) yearlyLimit(title int, limit policy.Limit) violation {
 // not forgotten, and so says the same before and after a snapshot dropped what is.
 func (v view) rememberedLimit(newLicense bool) violation {
 	r := violation{rule: licensedv1.Rule_RULE_REMEMBERED_LIMIT}
-	if r.limit = v.policy.Remembered(); newLicense && len(v.state.licenses) >= int(r.limit) {
+	if r.limit = v.policy.Remembered(); newLicense && len(v.state.licenses)+v.state.units() >= int(r.limit) {
 		if r.current = uint32(len(v.licenseEnds())); r.current >= r.limit {
 			return r
 		}
 	}
-	if r.limit *= policy.RememberedUses; v.state.uses() >= int(r.limit) {
+	if r.limit *= policy.RememberedUses; v.state.uses()+v.state.units() >= int(r.limit) {
 		if r.current = uint32(len(v.useTimes())); r.current >= r.limit {
 			r.counts = policy.Both
 			return r
@@ -362,13 +370,13 @@ func (v view) rememberedLimit(newLicense bool) violation {
 // rememberedUntil returns from when on rememberedLimit says yes if nothing happens until then; 0 if it does now.
 func (v view) rememberedUntil(newLicense bool) (at int64) {
 	limit := int(v.policy.Remembered())
-	if newLicense && len(v.state.licenses) >= limit {
+	if newLicense && len(v.state.licenses)+v.state.units() >= limit {
 		if ends := v.licenseEnds(); len(ends) >= limit {
 			slices.Sort(ends)
 			at = ends[len(ends)-limit] + window + 1
 		}
 	}
-	if limit *= policy.RememberedUses; v.state.uses() >= limit {
+	if limit *= policy.RememberedUses; v.state.uses()+v.state.units() >= limit {
 		if times := v.useTimes(); len(times) >= limit {
 			slices.Sort(times)
 			at = max(at, times[len(times)-limit]+window)
@@ -377,7 +385,7 @@ func (v view) rememberedUntil(newLicense bool) (at int64) {
 	return at
 }
 
-// licenseEnds returns when the licences that are not forgotten became or become inactive.
+// licenseEnds returns when the licences that are not forgotten became or become inactive, and those that are lent.
 func (v view) licenseEnds() []int64 {
 	ends := make([]int64, 0, len(v.state.licenses))
 	for i := range v.state.licenses {
@@ -385,10 +393,11 @@ func (v view) licenseEnds() []int64 {
 			ends = append(ends, l.end())
 		}
 	}
+	v.eachLent(window, func(a *allowance, _ unit, _ int64) { ends = append(ends, a.until) })
 	return ends
 }
 
-// useTimes returns when the titles were used in the window.
+// useTimes returns when the titles were used in the window, and the latest time for what is lent.
 func (v view) useTimes() []int64 {
 	var times []int64
 	for i := range v.state.licenses {
@@ -398,6 +407,7 @@ func (v view) useTimes() []int64 {
 			}
 		}
 	}
+	v.eachLent(window, func(a *allowance, _ unit, _ int64) { times = append(times, a.until) })
 	return times
 }
 

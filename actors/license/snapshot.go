@@ -20,7 +20,7 @@ const (
 
 // mapper returns the event mapper of the state's snapshot.
 func (s *State) mapper() string {
-	if s.grace != 0 || slices.ContainsFunc(s.licenses, func(l license) bool { return l.playHours > 0 }) {
+	if s.grace != 0 || s.lastAllowance != 0 || slices.ContainsFunc(s.licenses, func(l license) bool { return l.playHours > 0 }) {
 		return snapshotMapper
 	}
 	return thirdMapper
@@ -89,6 +89,7 @@ func (s *State) encode() []byte {
 	for i, at := range s.deactivations {
 		m.DeactivatedAgoMs[i] = s.last - at
 	}
+	s.packAllowances(m)
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {
 		panic(fmt.Sprintf("license: snapshot: %v", err)) // ids were checked to be UTF-8
@@ -161,7 +162,7 @@ func decode(data []byte) (*State, error) {
 		s.deactivations[i] = s.last - ago
 		valid = valid && isTime(s.deactivations[i])
 	}
-	if !valid {
+	if valid = s.unpackAllowances(m) && valid; !valid {
 		return nil, errMalformed
 	}
 	return s, nil

@@ -1,6 +1,8 @@
 package license
 
 import (
+	"slices"
+
 	"licensed/actors/license/policy"
 	"licensed/internal/planted"
 )
@@ -43,6 +45,9 @@ type State struct {
 	grace int64
 	// deactivations of devices that counted, in the order of time, at most maxCounted.
 	deactivations []int64
+	// allowances by number, and the highest number that was given to one.
+	allowances    []allowance
+	lastAllowance uint64
 }
 
 // device is one that was ever used by the customer, until the rules forget it.
@@ -218,11 +223,12 @@ func (s *State) forgottenDevice(i int, now int64) bool {
 			return false
 		}
 	}
-	return true
+	return !slices.ContainsFunc(s.allowances, func(a allowance) bool { return int(a.device) == i && !a.ended(now) })
 }
 
 // prune drops what no decision from now on can need. Decisions are the same with and without it.
 func (s *State) prune(now int64) {
+	s.forgetAllowances(now)
 	for len(s.deactivations) > 0 && s.deactivations[0] <= now-window {
 		s.deactivations = s.deactivations[1:]
 	}
@@ -268,6 +274,14 @@ func (s *State) rebuild(now int64) {
 			l.studio = studios.move(l.studio-1) + 1
 		}
 		s.licenses = append(s.licenses, l)
+	}
+	s.allowances = nil
+	for _, a := range old.allowances {
+		a.device, a.units = positions[a.device], slices.Clone(a.units)
+		for i, u := range a.units {
+			a.units[i] = unit{titles.move(u.title), studios.move(u.studio)}
+		}
+		s.allowances = append(s.allowances, a)
 	}
 }
 

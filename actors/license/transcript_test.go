@@ -27,6 +27,9 @@ import (
 //	plan PLAN [validate-only]
 //	sync DEVICE [sent=TIME] [after=NUMBER] [validate-only]   the facts below: NUMBER KIND TITLE TIME
 //	select DEVICE… [validate-only]
+//	lend DEVICE GATEWAY TITLE… [validate-only]
+//	redeem DEVICE TITLE GATEWAY ALLOWANCE [redeemed=TIME]
+//	return DEVICE GATEWAY ALLOWANCE
 //	licenses [all]
 //	devices
 //	customer [pages]
@@ -128,6 +131,22 @@ func (r *trial) command(d *datadriven.TestData) string {
 		c = deactivate(names[0])
 	case "plan":
 		c = changePlan(names[0])
+	case "lend":
+		c = lend(names[0], names[1], slices.DeleteFunc(names[2:], func(n string) bool {
+			return n == "" || n == "validate-only"
+		})...)
+	case "redeem":
+		number, err := strconv.ParseUint(names[3], 10, 64)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		c = redeem(names[0], names[1], names[2], number, r.now)
+	case "return":
+		number, err := strconv.ParseUint(names[2], 10, 64)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		c = giveBack(names[0], names[1], number)
 	case "sync":
 		c = sync(names[0], parseFacts(r.t, d.Input)...)
 	case "select":
@@ -148,6 +167,8 @@ func (r *trial) command(d *datadriven.TestData) string {
 func (r *trial) times(d *datadriven.TestData, c *licensedv1.Command) {
 	fields := map[string]*int64{"issued": &c.IssuedAtMs}
 	switch c := c.Command.(type) {
+	case *licensedv1.Command_AcquireLicense:
+		fields["redeemed"] = &c.AcquireLicense.RedeemedAtMs
 	case *licensedv1.Command_RenewLicense:
 		fields["acquired"] = &c.RenewLicense.AcquiredAtMs
 	case *licensedv1.Command_ReleaseLicense:
@@ -196,6 +217,10 @@ func reply(o Outcome) string {
 		return fmt.Sprintf("= refused, %s: %s", rule, o.Refusal.Message)
 	case o.License != nil:
 		return "= " + licence(o.License)
+	case o.Allowance.GetExpiresAt() != nil:
+		return "= lent " + lentWords(o.Allowance)
+	case o.Allowance != nil:
+		return fmt.Sprintf("= returned %v", o.Allowance.TitleIds)
 	case o.PlanID != "":
 		s := fmt.Sprintf("= plan %s, devices: %d", o.PlanID, o.DeviceLimit)
 		if o.Binding {
@@ -207,6 +232,11 @@ func reply(o Outcome) string {
 	default:
 		return fmt.Sprintf("= released %v%s", o.ReleasedTitles, cost(o.Removal))
 	}
+}
+
+func lentWords(a *licensedv1.Allowance) string {
+	return fmt.Sprintf("allowance %d: %v to %s by %s until %s", a.Number, a.TitleIds, a.DeviceId, a.GatewayId,
+		clock(a.ExpiresAt.AsTime()))
 }
 
 // cost says what a removal costs and frees.
@@ -293,6 +323,9 @@ func (r *trial) describeCustomer(b *strings.Builder, pages bool) {
 			}
 			if res.GraceUntil != nil {
 				fmt.Fprintf(b, "grace until %s\n", clock(res.GraceUntil.AsTime()))
+			}
+			for _, a := range res.Allowances {
+				fmt.Fprintf(b, "lent %s\n", lentWords(a))
 			}
 		}
 		if pages {

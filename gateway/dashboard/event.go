@@ -83,6 +83,15 @@ func tell(m proto.Message) (kind, text string) {
 		return "device", s + "."
 	case *licensedv1.DevicesSelected:
 		return "device", selectedWords(e)
+	case *licensedv1.AllowanceLent:
+		return "device", fmt.Sprintf("Lent until %s: %s.", milliTime(e.UntilMs),
+			count(uint32(len(e.Units)), "download", "downloads"))
+	case *licensedv1.AllowanceRedeemed:
+		return "good", fmt.Sprintf("Downloaded within allowance %d, active until %s.", e.Number,
+			milliTime(e.License.GetExpiresAtMs()))
+	case *licensedv1.AllowanceReturned:
+		return "device", fmt.Sprintf("Allowance %d returned, with %s.", e.Number,
+			count(uint32(len(e.TitleIds)), "download", "downloads"))
 	case *licensedv1.CommandAccepted:
 		if e.Superseded {
 			return "other", sentence(commandWords(e.Command) + subject(e.DeviceId, e.TitleId, e.PlanId) +

@@ -696,7 +696,9 @@ type PlanLimits struct {
 	DownloadsPerMonth *uint32 `protobuf:"varint,21,opt,name=downloads_per_month,json=downloadsPerMonth,proto3,oneof" json:"downloads_per_month,omitempty"`
 	// Days after a change to a smaller plan during which devices that do not stay may renew, and after which their
 	// licences end. Absent: they may not renew, and their licences keep their expiry.
-	GraceDays     *uint32 `protobuf:"varint,22,opt,name=grace_days,json=graceDays,proto3,oneof" json:"grace_days,omitempty"`
+	GraceDays *uint32 `protobuf:"varint,22,opt,name=grace_days,json=graceDays,proto3,oneof" json:"grace_days,omitempty"`
+	// What may be lent to a customer of the plan; absent for nothing.
+	Allowances    *AllowanceLimits `protobuf:"bytes,33,opt,name=allowances,proto3" json:"allowances,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -773,6 +775,76 @@ func (x *PlanLimits) GetGraceDays() uint32 {
 	return 0
 }
 
+func (x *PlanLimits) GetAllowances() *AllowanceLimits {
+	if x != nil {
+		return x.Allowances
+	}
+	return nil
+}
+
+// AllowanceLimits are those of what is lent to a customer.
+type AllowanceLimits struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Downloads and allowances at a time.
+	Downloads  uint32 `protobuf:"varint,1,opt,name=downloads,proto3" json:"downloads,omitempty"`
+	Allowances uint32 `protobuf:"varint,2,opt,name=allowances,proto3" json:"allowances,omitempty"`
+	// The time from lending to the end, in hours.
+	Hours         uint32 `protobuf:"varint,3,opt,name=hours,proto3" json:"hours,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AllowanceLimits) Reset() {
+	*x = AllowanceLimits{}
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AllowanceLimits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AllowanceLimits) ProtoMessage() {}
+
+func (x *AllowanceLimits) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AllowanceLimits.ProtoReflect.Descriptor instead.
+func (*AllowanceLimits) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *AllowanceLimits) GetDownloads() uint32 {
+	if x != nil {
+		return x.Downloads
+	}
+	return 0
+}
+
+func (x *AllowanceLimits) GetAllowances() uint32 {
+	if x != nil {
+		return x.Allowances
+	}
+	return 0
+}
+
+func (x *AllowanceLimits) GetHours() uint32 {
+	if x != nil {
+		return x.Hours
+	}
+	return 0
+}
+
 // StudioLimits are the limits of a studio.
 type StudioLimits struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -788,7 +860,7 @@ type StudioLimits struct {
 
 func (x *StudioLimits) Reset() {
 	*x = StudioLimits{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[8]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -800,7 +872,7 @@ func (x *StudioLimits) String() string {
 func (*StudioLimits) ProtoMessage() {}
 
 func (x *StudioLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[8]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -813,7 +885,7 @@ func (x *StudioLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StudioLimits.ProtoReflect.Descriptor instead.
 func (*StudioLimits) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{8}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *StudioLimits) GetStudioId() string {
@@ -845,7 +917,7 @@ type GetClusterRequest struct {
 
 func (x *GetClusterRequest) Reset() {
 	*x = GetClusterRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[9]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -857,7 +929,7 @@ func (x *GetClusterRequest) String() string {
 func (*GetClusterRequest) ProtoMessage() {}
 
 func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[9]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -870,7 +942,7 @@ func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterRequest.ProtoReflect.Descriptor instead.
 func (*GetClusterRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{9}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{10}
 }
 
 type GetClusterResponse struct {
@@ -882,7 +954,7 @@ type GetClusterResponse struct {
 
 func (x *GetClusterResponse) Reset() {
 	*x = GetClusterResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[10]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -894,7 +966,7 @@ func (x *GetClusterResponse) String() string {
 func (*GetClusterResponse) ProtoMessage() {}
 
 func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[10]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -907,7 +979,7 @@ func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterResponse.ProtoReflect.Descriptor instead.
 func (*GetClusterResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{10}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetClusterResponse) GetCluster() *ClusterStatus {
@@ -933,7 +1005,7 @@ type StoreStatus struct {
 
 func (x *StoreStatus) Reset() {
 	*x = StoreStatus{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[11]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -945,7 +1017,7 @@ func (x *StoreStatus) String() string {
 func (*StoreStatus) ProtoMessage() {}
 
 func (x *StoreStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[11]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -958,7 +1030,7 @@ func (x *StoreStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreStatus.ProtoReflect.Descriptor instead.
 func (*StoreStatus) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{11}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StoreStatus) GetKind() string {
@@ -1016,7 +1088,7 @@ type ArchiveStatus struct {
 
 func (x *ArchiveStatus) Reset() {
 	*x = ArchiveStatus{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[12]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1028,7 +1100,7 @@ func (x *ArchiveStatus) String() string {
 func (*ArchiveStatus) ProtoMessage() {}
 
 func (x *ArchiveStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[12]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1041,7 +1113,7 @@ func (x *ArchiveStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArchiveStatus.ProtoReflect.Descriptor instead.
 func (*ArchiveStatus) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{12}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ArchiveStatus) GetLocation() string {
@@ -1115,7 +1187,7 @@ type ListCustomersRequest struct {
 
 func (x *ListCustomersRequest) Reset() {
 	*x = ListCustomersRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[13]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1127,7 +1199,7 @@ func (x *ListCustomersRequest) String() string {
 func (*ListCustomersRequest) ProtoMessage() {}
 
 func (x *ListCustomersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[13]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1140,7 +1212,7 @@ func (x *ListCustomersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCustomersRequest.ProtoReflect.Descriptor instead.
 func (*ListCustomersRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{13}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListCustomersRequest) GetAfter() string {
@@ -1183,7 +1255,7 @@ type ListCustomersResponse struct {
 
 func (x *ListCustomersResponse) Reset() {
 	*x = ListCustomersResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[14]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1195,7 +1267,7 @@ func (x *ListCustomersResponse) String() string {
 func (*ListCustomersResponse) ProtoMessage() {}
 
 func (x *ListCustomersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[14]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1208,7 +1280,7 @@ func (x *ListCustomersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCustomersResponse.ProtoReflect.Descriptor instead.
 func (*ListCustomersResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{14}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListCustomersResponse) GetCustomerIds() []string {
@@ -1234,7 +1306,7 @@ type PassivateCustomerRequest struct {
 
 func (x *PassivateCustomerRequest) Reset() {
 	*x = PassivateCustomerRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[15]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1246,7 +1318,7 @@ func (x *PassivateCustomerRequest) String() string {
 func (*PassivateCustomerRequest) ProtoMessage() {}
 
 func (x *PassivateCustomerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[15]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1259,7 +1331,7 @@ func (x *PassivateCustomerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PassivateCustomerRequest.ProtoReflect.Descriptor instead.
 func (*PassivateCustomerRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{15}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PassivateCustomerRequest) GetCustomerId() string {
@@ -1281,7 +1353,7 @@ type PassivateCustomerResponse struct {
 
 func (x *PassivateCustomerResponse) Reset() {
 	*x = PassivateCustomerResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[16]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1293,7 +1365,7 @@ func (x *PassivateCustomerResponse) String() string {
 func (*PassivateCustomerResponse) ProtoMessage() {}
 
 func (x *PassivateCustomerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[16]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1306,7 +1378,7 @@ func (x *PassivateCustomerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PassivateCustomerResponse.ProtoReflect.Descriptor instead.
 func (*PassivateCustomerResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{16}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PassivateCustomerResponse) GetPassivated() bool {
@@ -1334,7 +1406,7 @@ type ArchiveCustomerRequest struct {
 
 func (x *ArchiveCustomerRequest) Reset() {
 	*x = ArchiveCustomerRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[17]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1346,7 +1418,7 @@ func (x *ArchiveCustomerRequest) String() string {
 func (*ArchiveCustomerRequest) ProtoMessage() {}
 
 func (x *ArchiveCustomerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[17]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1359,7 +1431,7 @@ func (x *ArchiveCustomerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArchiveCustomerRequest.ProtoReflect.Descriptor instead.
 func (*ArchiveCustomerRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{17}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ArchiveCustomerRequest) GetCustomerId() string {
@@ -1391,7 +1463,7 @@ type ArchiveCustomerResponse struct {
 
 func (x *ArchiveCustomerResponse) Reset() {
 	*x = ArchiveCustomerResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[18]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1403,7 +1475,7 @@ func (x *ArchiveCustomerResponse) String() string {
 func (*ArchiveCustomerResponse) ProtoMessage() {}
 
 func (x *ArchiveCustomerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[18]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1416,7 +1488,7 @@ func (x *ArchiveCustomerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArchiveCustomerResponse.ProtoReflect.Descriptor instead.
 func (*ArchiveCustomerResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{18}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ArchiveCustomerResponse) GetPartitions() uint64 {
@@ -1465,7 +1537,7 @@ type VerifyCustomerRequest struct {
 
 func (x *VerifyCustomerRequest) Reset() {
 	*x = VerifyCustomerRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[19]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1477,7 +1549,7 @@ func (x *VerifyCustomerRequest) String() string {
 func (*VerifyCustomerRequest) ProtoMessage() {}
 
 func (x *VerifyCustomerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[19]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1490,7 +1562,7 @@ func (x *VerifyCustomerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyCustomerRequest.ProtoReflect.Descriptor instead.
 func (*VerifyCustomerRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{19}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *VerifyCustomerRequest) GetCustomerId() string {
@@ -1520,7 +1592,7 @@ type VerifyCustomerResponse struct {
 
 func (x *VerifyCustomerResponse) Reset() {
 	*x = VerifyCustomerResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[20]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1532,7 +1604,7 @@ func (x *VerifyCustomerResponse) String() string {
 func (*VerifyCustomerResponse) ProtoMessage() {}
 
 func (x *VerifyCustomerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[20]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1545,7 +1617,7 @@ func (x *VerifyCustomerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyCustomerResponse.ProtoReflect.Descriptor instead.
 func (*VerifyCustomerResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{20}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *VerifyCustomerResponse) GetCheckedEvents() uint64 {
@@ -1594,7 +1666,7 @@ type CustomerReport struct {
 
 func (x *CustomerReport) Reset() {
 	*x = CustomerReport{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[21]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1606,7 +1678,7 @@ func (x *CustomerReport) String() string {
 func (*CustomerReport) ProtoMessage() {}
 
 func (x *CustomerReport) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[21]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1619,7 +1691,7 @@ func (x *CustomerReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomerReport.ProtoReflect.Descriptor instead.
 func (*CustomerReport) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{21}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CustomerReport) GetCustomerId() string {
@@ -1718,7 +1790,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[22]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1730,7 +1802,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[22]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1743,7 +1815,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{22}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Finding) GetSeverity() Severity {
@@ -1802,7 +1874,7 @@ type ImportCustomerRequest struct {
 
 func (x *ImportCustomerRequest) Reset() {
 	*x = ImportCustomerRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[23]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1814,7 +1886,7 @@ func (x *ImportCustomerRequest) String() string {
 func (*ImportCustomerRequest) ProtoMessage() {}
 
 func (x *ImportCustomerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[23]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1827,7 +1899,7 @@ func (x *ImportCustomerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportCustomerRequest.ProtoReflect.Descriptor instead.
 func (*ImportCustomerRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{23}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ImportCustomerRequest) GetCustomerId() string {
@@ -1864,7 +1936,7 @@ type ImportCustomerResponse struct {
 
 func (x *ImportCustomerResponse) Reset() {
 	*x = ImportCustomerResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[24]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1876,7 +1948,7 @@ func (x *ImportCustomerResponse) String() string {
 func (*ImportCustomerResponse) ProtoMessage() {}
 
 func (x *ImportCustomerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[24]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1889,7 +1961,7 @@ func (x *ImportCustomerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportCustomerResponse.ProtoReflect.Descriptor instead.
 func (*ImportCustomerResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{24}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ImportCustomerResponse) GetSequence() uint64 {
@@ -1921,7 +1993,7 @@ type ReloadPolicyRequest struct {
 
 func (x *ReloadPolicyRequest) Reset() {
 	*x = ReloadPolicyRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[25]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1933,7 +2005,7 @@ func (x *ReloadPolicyRequest) String() string {
 func (*ReloadPolicyRequest) ProtoMessage() {}
 
 func (x *ReloadPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[25]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1946,7 +2018,7 @@ func (x *ReloadPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadPolicyRequest.ProtoReflect.Descriptor instead.
 func (*ReloadPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{25}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{26}
 }
 
 type ReloadPolicyResponse struct {
@@ -1960,7 +2032,7 @@ type ReloadPolicyResponse struct {
 
 func (x *ReloadPolicyResponse) Reset() {
 	*x = ReloadPolicyResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[26]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1972,7 +2044,7 @@ func (x *ReloadPolicyResponse) String() string {
 func (*ReloadPolicyResponse) ProtoMessage() {}
 
 func (x *ReloadPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[26]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1985,7 +2057,7 @@ func (x *ReloadPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadPolicyResponse.ProtoReflect.Descriptor instead.
 func (*ReloadPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{26}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ReloadPolicyResponse) GetPolicyVersion() string {
@@ -2065,7 +2137,7 @@ const file_licensed_v1_admin_service_proto_rawDesc = "" +
 	"\x0e_deactivationsB\r\n" +
 	"\v_play_hoursB\x12\n" +
 	"\x10_end_within_daysB\x0f\n" +
-	"\r_history_days\"\xa9\x02\n" +
+	"\r_history_days\"\xe7\x02\n" +
 	"\n" +
 	"PlanLimits\x12\x17\n" +
 	"\aplan_id\x18\x01 \x01(\tR\x06planId\x12\x18\n" +
@@ -2074,10 +2146,19 @@ const file_licensed_v1_admin_service_proto_rawDesc = "" +
 	"\x11titles_per_device\x18\x14 \x01(\rH\x00R\x0ftitlesPerDevice\x88\x01\x01\x123\n" +
 	"\x13downloads_per_month\x18\x15 \x01(\rH\x01R\x11downloadsPerMonth\x88\x01\x01\x12\"\n" +
 	"\n" +
-	"grace_days\x18\x16 \x01(\rH\x02R\tgraceDays\x88\x01\x01B\x14\n" +
+	"grace_days\x18\x16 \x01(\rH\x02R\tgraceDays\x88\x01\x01\x12<\n" +
+	"\n" +
+	"allowances\x18! \x01(\v2\x1c.licensed.v1.AllowanceLimitsR\n" +
+	"allowancesB\x14\n" +
 	"\x12_titles_per_deviceB\x16\n" +
 	"\x14_downloads_per_monthB\r\n" +
-	"\v_grace_days\"\x8c\x01\n" +
+	"\v_grace_days\"e\n" +
+	"\x0fAllowanceLimits\x12\x1c\n" +
+	"\tdownloads\x18\x01 \x01(\rR\tdownloads\x12\x1e\n" +
+	"\n" +
+	"allowances\x18\x02 \x01(\rR\n" +
+	"allowances\x12\x14\n" +
+	"\x05hours\x18\x03 \x01(\rR\x05hours\"\x8c\x01\n" +
 	"\fStudioLimits\x12\x1b\n" +
 	"\tstudio_id\x18\x01 \x01(\tR\bstudioId\x12\x1f\n" +
 	"\blicenses\x18\x02 \x01(\rH\x00R\blicenses\x88\x01\x01\x12\"\n" +
@@ -2221,7 +2302,7 @@ func file_licensed_v1_admin_service_proto_rawDescGZIP() []byte {
 }
 
 var file_licensed_v1_admin_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_licensed_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_licensed_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_licensed_v1_admin_service_proto_goTypes = []any{
 	(Severity)(0),                     // 0: licensed.v1.Severity
 	(*DrainNodeRequest)(nil),          // 1: licensed.v1.DrainNodeRequest
@@ -2232,69 +2313,71 @@ var file_licensed_v1_admin_service_proto_goTypes = []any{
 	(*GetNodeResponse)(nil),           // 6: licensed.v1.GetNodeResponse
 	(*PolicyLimits)(nil),              // 7: licensed.v1.PolicyLimits
 	(*PlanLimits)(nil),                // 8: licensed.v1.PlanLimits
-	(*StudioLimits)(nil),              // 9: licensed.v1.StudioLimits
-	(*GetClusterRequest)(nil),         // 10: licensed.v1.GetClusterRequest
-	(*GetClusterResponse)(nil),        // 11: licensed.v1.GetClusterResponse
-	(*StoreStatus)(nil),               // 12: licensed.v1.StoreStatus
-	(*ArchiveStatus)(nil),             // 13: licensed.v1.ArchiveStatus
-	(*ListCustomersRequest)(nil),      // 14: licensed.v1.ListCustomersRequest
-	(*ListCustomersResponse)(nil),     // 15: licensed.v1.ListCustomersResponse
-	(*PassivateCustomerRequest)(nil),  // 16: licensed.v1.PassivateCustomerRequest
-	(*PassivateCustomerResponse)(nil), // 17: licensed.v1.PassivateCustomerResponse
-	(*ArchiveCustomerRequest)(nil),    // 18: licensed.v1.ArchiveCustomerRequest
-	(*ArchiveCustomerResponse)(nil),   // 19: licensed.v1.ArchiveCustomerResponse
-	(*VerifyCustomerRequest)(nil),     // 20: licensed.v1.VerifyCustomerRequest
-	(*VerifyCustomerResponse)(nil),    // 21: licensed.v1.VerifyCustomerResponse
-	(*CustomerReport)(nil),            // 22: licensed.v1.CustomerReport
-	(*Finding)(nil),                   // 23: licensed.v1.Finding
-	(*ImportCustomerRequest)(nil),     // 24: licensed.v1.ImportCustomerRequest
-	(*ImportCustomerResponse)(nil),    // 25: licensed.v1.ImportCustomerResponse
-	(*ReloadPolicyRequest)(nil),       // 26: licensed.v1.ReloadPolicyRequest
-	(*ReloadPolicyResponse)(nil),      // 27: licensed.v1.ReloadPolicyResponse
-	(*timestamppb.Timestamp)(nil),     // 28: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),       // 29: google.protobuf.Duration
-	(YearlyCounts)(0),                 // 30: licensed.v1.YearlyCounts
-	(*ClusterStatus)(nil),             // 31: licensed.v1.ClusterStatus
+	(*AllowanceLimits)(nil),           // 9: licensed.v1.AllowanceLimits
+	(*StudioLimits)(nil),              // 10: licensed.v1.StudioLimits
+	(*GetClusterRequest)(nil),         // 11: licensed.v1.GetClusterRequest
+	(*GetClusterResponse)(nil),        // 12: licensed.v1.GetClusterResponse
+	(*StoreStatus)(nil),               // 13: licensed.v1.StoreStatus
+	(*ArchiveStatus)(nil),             // 14: licensed.v1.ArchiveStatus
+	(*ListCustomersRequest)(nil),      // 15: licensed.v1.ListCustomersRequest
+	(*ListCustomersResponse)(nil),     // 16: licensed.v1.ListCustomersResponse
+	(*PassivateCustomerRequest)(nil),  // 17: licensed.v1.PassivateCustomerRequest
+	(*PassivateCustomerResponse)(nil), // 18: licensed.v1.PassivateCustomerResponse
+	(*ArchiveCustomerRequest)(nil),    // 19: licensed.v1.ArchiveCustomerRequest
+	(*ArchiveCustomerResponse)(nil),   // 20: licensed.v1.ArchiveCustomerResponse
+	(*VerifyCustomerRequest)(nil),     // 21: licensed.v1.VerifyCustomerRequest
+	(*VerifyCustomerResponse)(nil),    // 22: licensed.v1.VerifyCustomerResponse
+	(*CustomerReport)(nil),            // 23: licensed.v1.CustomerReport
+	(*Finding)(nil),                   // 24: licensed.v1.Finding
+	(*ImportCustomerRequest)(nil),     // 25: licensed.v1.ImportCustomerRequest
+	(*ImportCustomerResponse)(nil),    // 26: licensed.v1.ImportCustomerResponse
+	(*ReloadPolicyRequest)(nil),       // 27: licensed.v1.ReloadPolicyRequest
+	(*ReloadPolicyResponse)(nil),      // 28: licensed.v1.ReloadPolicyResponse
+	(*timestamppb.Timestamp)(nil),     // 29: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 30: google.protobuf.Duration
+	(YearlyCounts)(0),                 // 31: licensed.v1.YearlyCounts
+	(*ClusterStatus)(nil),             // 32: licensed.v1.ClusterStatus
 }
 var file_licensed_v1_admin_service_proto_depIdxs = []int32{
-	28, // 0: licensed.v1.GetNodeResponse.started_at:type_name -> google.protobuf.Timestamp
-	29, // 1: licensed.v1.GetNodeResponse.uptime:type_name -> google.protobuf.Duration
-	12, // 2: licensed.v1.GetNodeResponse.store:type_name -> licensed.v1.StoreStatus
-	13, // 3: licensed.v1.GetNodeResponse.archive:type_name -> licensed.v1.ArchiveStatus
+	29, // 0: licensed.v1.GetNodeResponse.started_at:type_name -> google.protobuf.Timestamp
+	30, // 1: licensed.v1.GetNodeResponse.uptime:type_name -> google.protobuf.Duration
+	13, // 2: licensed.v1.GetNodeResponse.store:type_name -> licensed.v1.StoreStatus
+	14, // 3: licensed.v1.GetNodeResponse.archive:type_name -> licensed.v1.ArchiveStatus
 	7,  // 4: licensed.v1.GetNodeResponse.policy_limits:type_name -> licensed.v1.PolicyLimits
 	8,  // 5: licensed.v1.PolicyLimits.plans:type_name -> licensed.v1.PlanLimits
-	9,  // 6: licensed.v1.PolicyLimits.studios:type_name -> licensed.v1.StudioLimits
-	30, // 7: licensed.v1.PolicyLimits.yearly_counts:type_name -> licensed.v1.YearlyCounts
-	31, // 8: licensed.v1.GetClusterResponse.cluster:type_name -> licensed.v1.ClusterStatus
-	29, // 9: licensed.v1.ArchiveStatus.lag:type_name -> google.protobuf.Duration
-	22, // 10: licensed.v1.VerifyCustomerResponse.report:type_name -> licensed.v1.CustomerReport
-	23, // 11: licensed.v1.CustomerReport.findings:type_name -> licensed.v1.Finding
-	0,  // 12: licensed.v1.Finding.severity:type_name -> licensed.v1.Severity
-	5,  // 13: licensed.v1.AdminService.GetNode:input_type -> licensed.v1.GetNodeRequest
-	10, // 14: licensed.v1.AdminService.GetCluster:input_type -> licensed.v1.GetClusterRequest
-	1,  // 15: licensed.v1.AdminService.DrainNode:input_type -> licensed.v1.DrainNodeRequest
-	3,  // 16: licensed.v1.AdminService.UndrainNode:input_type -> licensed.v1.UndrainNodeRequest
-	14, // 17: licensed.v1.AdminService.ListCustomers:input_type -> licensed.v1.ListCustomersRequest
-	16, // 18: licensed.v1.AdminService.PassivateCustomer:input_type -> licensed.v1.PassivateCustomerRequest
-	18, // 19: licensed.v1.AdminService.ArchiveCustomer:input_type -> licensed.v1.ArchiveCustomerRequest
-	20, // 20: licensed.v1.AdminService.VerifyCustomer:input_type -> licensed.v1.VerifyCustomerRequest
-	24, // 21: licensed.v1.AdminService.ImportCustomer:input_type -> licensed.v1.ImportCustomerRequest
-	26, // 22: licensed.v1.AdminService.ReloadPolicy:input_type -> licensed.v1.ReloadPolicyRequest
-	6,  // 23: licensed.v1.AdminService.GetNode:output_type -> licensed.v1.GetNodeResponse
-	11, // 24: licensed.v1.AdminService.GetCluster:output_type -> licensed.v1.GetClusterResponse
-	2,  // 25: licensed.v1.AdminService.DrainNode:output_type -> licensed.v1.DrainNodeResponse
-	4,  // 26: licensed.v1.AdminService.UndrainNode:output_type -> licensed.v1.UndrainNodeResponse
-	15, // 27: licensed.v1.AdminService.ListCustomers:output_type -> licensed.v1.ListCustomersResponse
-	17, // 28: licensed.v1.AdminService.PassivateCustomer:output_type -> licensed.v1.PassivateCustomerResponse
-	19, // 29: licensed.v1.AdminService.ArchiveCustomer:output_type -> licensed.v1.ArchiveCustomerResponse
-	21, // 30: licensed.v1.AdminService.VerifyCustomer:output_type -> licensed.v1.VerifyCustomerResponse
-	25, // 31: licensed.v1.AdminService.ImportCustomer:output_type -> licensed.v1.ImportCustomerResponse
-	27, // 32: licensed.v1.AdminService.ReloadPolicy:output_type -> licensed.v1.ReloadPolicyResponse
-	23, // [23:33] is the sub-list for method output_type
-	13, // [13:23] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	10, // 6: licensed.v1.PolicyLimits.studios:type_name -> licensed.v1.StudioLimits
+	31, // 7: licensed.v1.PolicyLimits.yearly_counts:type_name -> licensed.v1.YearlyCounts
+	9,  // 8: licensed.v1.PlanLimits.allowances:type_name -> licensed.v1.AllowanceLimits
+	32, // 9: licensed.v1.GetClusterResponse.cluster:type_name -> licensed.v1.ClusterStatus
+	30, // 10: licensed.v1.ArchiveStatus.lag:type_name -> google.protobuf.Duration
+	23, // 11: licensed.v1.VerifyCustomerResponse.report:type_name -> licensed.v1.CustomerReport
+	24, // 12: licensed.v1.CustomerReport.findings:type_name -> licensed.v1.Finding
+	0,  // 13: licensed.v1.Finding.severity:type_name -> licensed.v1.Severity
+	5,  // 14: licensed.v1.AdminService.GetNode:input_type -> licensed.v1.GetNodeRequest
+	11, // 15: licensed.v1.AdminService.GetCluster:input_type -> licensed.v1.GetClusterRequest
+	1,  // 16: licensed.v1.AdminService.DrainNode:input_type -> licensed.v1.DrainNodeRequest
+	3,  // 17: licensed.v1.AdminService.UndrainNode:input_type -> licensed.v1.UndrainNodeRequest
+	15, // 18: licensed.v1.AdminService.ListCustomers:input_type -> licensed.v1.ListCustomersRequest
+	17, // 19: licensed.v1.AdminService.PassivateCustomer:input_type -> licensed.v1.PassivateCustomerRequest
+	19, // 20: licensed.v1.AdminService.ArchiveCustomer:input_type -> licensed.v1.ArchiveCustomerRequest
+	21, // 21: licensed.v1.AdminService.VerifyCustomer:input_type -> licensed.v1.VerifyCustomerRequest
+	25, // 22: licensed.v1.AdminService.ImportCustomer:input_type -> licensed.v1.ImportCustomerRequest
+	27, // 23: licensed.v1.AdminService.ReloadPolicy:input_type -> licensed.v1.ReloadPolicyRequest
+	6,  // 24: licensed.v1.AdminService.GetNode:output_type -> licensed.v1.GetNodeResponse
+	12, // 25: licensed.v1.AdminService.GetCluster:output_type -> licensed.v1.GetClusterResponse
+	2,  // 26: licensed.v1.AdminService.DrainNode:output_type -> licensed.v1.DrainNodeResponse
+	4,  // 27: licensed.v1.AdminService.UndrainNode:output_type -> licensed.v1.UndrainNodeResponse
+	16, // 28: licensed.v1.AdminService.ListCustomers:output_type -> licensed.v1.ListCustomersResponse
+	18, // 29: licensed.v1.AdminService.PassivateCustomer:output_type -> licensed.v1.PassivateCustomerResponse
+	20, // 30: licensed.v1.AdminService.ArchiveCustomer:output_type -> licensed.v1.ArchiveCustomerResponse
+	22, // 31: licensed.v1.AdminService.VerifyCustomer:output_type -> licensed.v1.VerifyCustomerResponse
+	26, // 32: licensed.v1.AdminService.ImportCustomer:output_type -> licensed.v1.ImportCustomerResponse
+	28, // 33: licensed.v1.AdminService.ReloadPolicy:output_type -> licensed.v1.ReloadPolicyResponse
+	24, // [24:34] is the sub-list for method output_type
+	14, // [14:24] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_admin_service_proto_init() }
@@ -2307,14 +2390,14 @@ func file_licensed_v1_admin_service_proto_init() {
 	file_licensed_v1_events_proto_init()
 	file_licensed_v1_admin_service_proto_msgTypes[6].OneofWrappers = []any{}
 	file_licensed_v1_admin_service_proto_msgTypes[7].OneofWrappers = []any{}
-	file_licensed_v1_admin_service_proto_msgTypes[8].OneofWrappers = []any{}
+	file_licensed_v1_admin_service_proto_msgTypes[9].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_v1_admin_service_proto_rawDesc), len(file_licensed_v1_admin_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

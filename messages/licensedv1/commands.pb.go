@@ -38,6 +38,8 @@ type Command struct {
 	//	*Command_ChangePlan
 	//	*Command_SyncDevice
 	//	*Command_SelectDevices
+	//	*Command_LendAllowance
+	//	*Command_ReturnAllowance
 	Command isCommand_Command `protobuf_oneof:"command"`
 	// When the client issued the command; 0 if the client did not say.
 	IssuedAtMs    int64 `protobuf:"varint,30,opt,name=issued_at_ms,json=issuedAtMs,proto3" json:"issued_at_ms,omitempty"`
@@ -154,6 +156,24 @@ func (x *Command) GetSelectDevices() *SelectDevices {
 	return nil
 }
 
+func (x *Command) GetLendAllowance() *LendAllowance {
+	if x != nil {
+		if x, ok := x.Command.(*Command_LendAllowance); ok {
+			return x.LendAllowance
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetReturnAllowance() *ReturnAllowance {
+	if x != nil {
+		if x, ok := x.Command.(*Command_ReturnAllowance); ok {
+			return x.ReturnAllowance
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetIssuedAtMs() int64 {
 	if x != nil {
 		return x.IssuedAtMs
@@ -197,6 +217,14 @@ type Command_SelectDevices struct {
 	SelectDevices *SelectDevices `protobuf:"bytes,8,opt,name=select_devices,json=selectDevices,proto3,oneof"`
 }
 
+type Command_LendAllowance struct {
+	LendAllowance *LendAllowance `protobuf:"bytes,38,opt,name=lend_allowance,json=lendAllowance,proto3,oneof"`
+}
+
+type Command_ReturnAllowance struct {
+	ReturnAllowance *ReturnAllowance `protobuf:"bytes,39,opt,name=return_allowance,json=returnAllowance,proto3,oneof"`
+}
+
 func (*Command_AcquireLicense) isCommand_Command() {}
 
 func (*Command_RenewLicense) isCommand_Command() {}
@@ -213,11 +241,20 @@ func (*Command_SyncDevice) isCommand_Command() {}
 
 func (*Command_SelectDevices) isCommand_Command() {}
 
+func (*Command_LendAllowance) isCommand_Command() {}
+
+func (*Command_ReturnAllowance) isCommand_Command() {}
+
 type AcquireLicense struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	DeviceId      string                 `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
-	TitleId       string                 `protobuf:"bytes,2,opt,name=title_id,json=titleId,proto3" json:"title_id,omitempty"`
-	NewDownload   bool                   `protobuf:"varint,3,opt,name=new_download,json=newDownload,proto3" json:"new_download,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	DeviceId    string                 `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	TitleId     string                 `protobuf:"bytes,2,opt,name=title_id,json=titleId,proto3" json:"title_id,omitempty"`
+	NewDownload bool                   `protobuf:"varint,3,opt,name=new_download,json=newDownload,proto3" json:"new_download,omitempty"`
+	// The allowance whose unit for the device and the title a gateway redeemed, or redeems with this command; 0 for none.
+	Allowance uint64 `protobuf:"varint,30,opt,name=allowance,proto3" json:"allowance,omitempty"`
+	// The gateway that redeemed it, and when, by its clock.
+	GatewayId     string `protobuf:"bytes,31,opt,name=gateway_id,json=gatewayId,proto3" json:"gateway_id,omitempty"`
+	RedeemedAtMs  int64  `protobuf:"varint,32,opt,name=redeemed_at_ms,json=redeemedAtMs,proto3" json:"redeemed_at_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -271,6 +308,27 @@ func (x *AcquireLicense) GetNewDownload() bool {
 		return x.NewDownload
 	}
 	return false
+}
+
+func (x *AcquireLicense) GetAllowance() uint64 {
+	if x != nil {
+		return x.Allowance
+	}
+	return 0
+}
+
+func (x *AcquireLicense) GetGatewayId() string {
+	if x != nil {
+		return x.GatewayId
+	}
+	return ""
+}
+
+func (x *AcquireLicense) GetRedeemedAtMs() int64 {
+	if x != nil {
+		return x.RedeemedAtMs
+	}
+	return 0
 }
 
 type RenewLicense struct {
@@ -695,6 +753,130 @@ func (x *SelectDevices) GetDeviceIds() []string {
 	return nil
 }
 
+// LendAllowance reserves downloads for a device, which a gateway may grant while the owner cannot be reached.
+type LendAllowance struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	DeviceId string                 `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	// At most as many as the policy allows are lent, the first ones that no limit forbids.
+	TitleIds []string `protobuf:"bytes,2,rep,name=title_ids,json=titleIds,proto3" json:"title_ids,omitempty"`
+	// The gateway that may redeem them. Not part of what the client said.
+	GatewayId     string `protobuf:"bytes,3,opt,name=gateway_id,json=gatewayId,proto3" json:"gateway_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LendAllowance) Reset() {
+	*x = LendAllowance{}
+	mi := &file_licensed_v1_commands_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LendAllowance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LendAllowance) ProtoMessage() {}
+
+func (x *LendAllowance) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_commands_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LendAllowance.ProtoReflect.Descriptor instead.
+func (*LendAllowance) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *LendAllowance) GetDeviceId() string {
+	if x != nil {
+		return x.DeviceId
+	}
+	return ""
+}
+
+func (x *LendAllowance) GetTitleIds() []string {
+	if x != nil {
+		return x.TitleIds
+	}
+	return nil
+}
+
+func (x *LendAllowance) GetGatewayId() string {
+	if x != nil {
+		return x.GatewayId
+	}
+	return ""
+}
+
+// ReturnAllowance ends an allowance. Only the gateway that may redeem it sends it, once it does so no more.
+type ReturnAllowance struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	DeviceId      string                 `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	Number        uint64                 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
+	GatewayId     string                 `protobuf:"bytes,3,opt,name=gateway_id,json=gatewayId,proto3" json:"gateway_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReturnAllowance) Reset() {
+	*x = ReturnAllowance{}
+	mi := &file_licensed_v1_commands_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReturnAllowance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReturnAllowance) ProtoMessage() {}
+
+func (x *ReturnAllowance) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_commands_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReturnAllowance.ProtoReflect.Descriptor instead.
+func (*ReturnAllowance) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ReturnAllowance) GetDeviceId() string {
+	if x != nil {
+		return x.DeviceId
+	}
+	return ""
+}
+
+func (x *ReturnAllowance) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *ReturnAllowance) GetGatewayId() string {
+	if x != nil {
+		return x.GatewayId
+	}
+	return ""
+}
+
 // Query is one question to a customer's aggregate.
 type Query struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -712,7 +894,7 @@ type Query struct {
 
 func (x *Query) Reset() {
 	*x = Query{}
-	mi := &file_licensed_v1_commands_proto_msgTypes[9]
+	mi := &file_licensed_v1_commands_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -724,7 +906,7 @@ func (x *Query) String() string {
 func (*Query) ProtoMessage() {}
 
 func (x *Query) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_commands_proto_msgTypes[9]
+	mi := &file_licensed_v1_commands_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -737,7 +919,7 @@ func (x *Query) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Query.ProtoReflect.Descriptor instead.
 func (*Query) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{9}
+	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Query) GetQuery() isQuery_Query {
@@ -838,7 +1020,7 @@ type ListLicenses struct {
 
 func (x *ListLicenses) Reset() {
 	*x = ListLicenses{}
-	mi := &file_licensed_v1_commands_proto_msgTypes[10]
+	mi := &file_licensed_v1_commands_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -850,7 +1032,7 @@ func (x *ListLicenses) String() string {
 func (*ListLicenses) ProtoMessage() {}
 
 func (x *ListLicenses) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_commands_proto_msgTypes[10]
+	mi := &file_licensed_v1_commands_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -863,7 +1045,7 @@ func (x *ListLicenses) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLicenses.ProtoReflect.Descriptor instead.
 func (*ListLicenses) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{10}
+	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListLicenses) GetIncludeInactive() bool {
@@ -899,7 +1081,7 @@ type ListDownloads struct {
 
 func (x *ListDownloads) Reset() {
 	*x = ListDownloads{}
-	mi := &file_licensed_v1_commands_proto_msgTypes[11]
+	mi := &file_licensed_v1_commands_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -911,7 +1093,7 @@ func (x *ListDownloads) String() string {
 func (*ListDownloads) ProtoMessage() {}
 
 func (x *ListDownloads) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_commands_proto_msgTypes[11]
+	mi := &file_licensed_v1_commands_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -924,7 +1106,7 @@ func (x *ListDownloads) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDownloads.ProtoReflect.Descriptor instead.
 func (*ListDownloads) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{11}
+	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListDownloads) GetTitleId() string {
@@ -965,7 +1147,7 @@ type ListDevices struct {
 
 func (x *ListDevices) Reset() {
 	*x = ListDevices{}
-	mi := &file_licensed_v1_commands_proto_msgTypes[12]
+	mi := &file_licensed_v1_commands_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -977,7 +1159,7 @@ func (x *ListDevices) String() string {
 func (*ListDevices) ProtoMessage() {}
 
 func (x *ListDevices) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_commands_proto_msgTypes[12]
+	mi := &file_licensed_v1_commands_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -990,7 +1172,7 @@ func (x *ListDevices) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDevices.ProtoReflect.Descriptor instead.
 func (*ListDevices) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{12}
+	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListDevices) GetPageSize() uint32 {
@@ -1018,7 +1200,7 @@ type GetCustomer struct {
 
 func (x *GetCustomer) Reset() {
 	*x = GetCustomer{}
-	mi := &file_licensed_v1_commands_proto_msgTypes[13]
+	mi := &file_licensed_v1_commands_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1030,7 +1212,7 @@ func (x *GetCustomer) String() string {
 func (*GetCustomer) ProtoMessage() {}
 
 func (x *GetCustomer) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_commands_proto_msgTypes[13]
+	mi := &file_licensed_v1_commands_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1043,7 +1225,7 @@ func (x *GetCustomer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCustomer.ProtoReflect.Descriptor instead.
 func (*GetCustomer) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{13}
+	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetCustomer) GetPageSize() uint32 {
@@ -1069,7 +1251,7 @@ type DescribeState struct {
 
 func (x *DescribeState) Reset() {
 	*x = DescribeState{}
-	mi := &file_licensed_v1_commands_proto_msgTypes[14]
+	mi := &file_licensed_v1_commands_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1081,7 +1263,7 @@ func (x *DescribeState) String() string {
 func (*DescribeState) ProtoMessage() {}
 
 func (x *DescribeState) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_commands_proto_msgTypes[14]
+	mi := &file_licensed_v1_commands_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1094,7 +1276,7 @@ func (x *DescribeState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeState.ProtoReflect.Descriptor instead.
 func (*DescribeState) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{14}
+	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{16}
 }
 
 type SyncDevice_Fact struct {
@@ -1110,7 +1292,7 @@ type SyncDevice_Fact struct {
 
 func (x *SyncDevice_Fact) Reset() {
 	*x = SyncDevice_Fact{}
-	mi := &file_licensed_v1_commands_proto_msgTypes[15]
+	mi := &file_licensed_v1_commands_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1122,7 +1304,7 @@ func (x *SyncDevice_Fact) String() string {
 func (*SyncDevice_Fact) ProtoMessage() {}
 
 func (x *SyncDevice_Fact) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_commands_proto_msgTypes[15]
+	mi := &file_licensed_v1_commands_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1170,7 +1352,7 @@ var File_licensed_v1_commands_proto protoreflect.FileDescriptor
 
 const file_licensed_v1_commands_proto_rawDesc = "" +
 	"\n" +
-	"\x1alicensed/v1/commands.proto\x12\vlicensed.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!licensed/v1/license_service.proto\"\xdb\x04\n" +
+	"\x1alicensed/v1/commands.proto\x12\vlicensed.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!licensed/v1/license_service.proto\"\xeb\x05\n" +
 	"\aCommand\x12F\n" +
 	"\x0facquire_license\x18\x01 \x01(\v2\x1b.licensed.v1.AcquireLicenseH\x00R\x0eacquireLicense\x12@\n" +
 	"\rrenew_license\x18\x02 \x01(\v2\x19.licensed.v1.RenewLicenseH\x00R\frenewLicense\x12F\n" +
@@ -1181,14 +1363,20 @@ const file_licensed_v1_commands_proto_rawDesc = "" +
 	"changePlan\x12:\n" +
 	"\vsync_device\x18\a \x01(\v2\x17.licensed.v1.SyncDeviceH\x00R\n" +
 	"syncDevice\x12C\n" +
-	"\x0eselect_devices\x18\b \x01(\v2\x1a.licensed.v1.SelectDevicesH\x00R\rselectDevices\x12 \n" +
+	"\x0eselect_devices\x18\b \x01(\v2\x1a.licensed.v1.SelectDevicesH\x00R\rselectDevices\x12C\n" +
+	"\x0elend_allowance\x18& \x01(\v2\x1a.licensed.v1.LendAllowanceH\x00R\rlendAllowance\x12I\n" +
+	"\x10return_allowance\x18' \x01(\v2\x1c.licensed.v1.ReturnAllowanceH\x00R\x0freturnAllowance\x12 \n" +
 	"\fissued_at_ms\x18\x1e \x01(\x03R\n" +
 	"issuedAtMsB\t\n" +
-	"\acommand\"k\n" +
+	"\acommand\"\xce\x01\n" +
 	"\x0eAcquireLicense\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x19\n" +
 	"\btitle_id\x18\x02 \x01(\tR\atitleId\x12!\n" +
-	"\fnew_download\x18\x03 \x01(\bR\vnewDownload\"l\n" +
+	"\fnew_download\x18\x03 \x01(\bR\vnewDownload\x12\x1c\n" +
+	"\tallowance\x18\x1e \x01(\x04R\tallowance\x12\x1d\n" +
+	"\n" +
+	"gateway_id\x18\x1f \x01(\tR\tgatewayId\x12$\n" +
+	"\x0eredeemed_at_ms\x18  \x01(\x03R\fredeemedAtMs\"l\n" +
 	"\fRenewLicense\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x19\n" +
 	"\btitle_id\x18\x02 \x01(\tR\atitleId\x12$\n" +
@@ -1227,7 +1415,17 @@ const file_licensed_v1_commands_proto_rawDesc = "" +
 	"\x05at_ms\x18\x04 \x01(\x03R\x04atMs\".\n" +
 	"\rSelectDevices\x12\x1d\n" +
 	"\n" +
-	"device_ids\x18\x01 \x03(\tR\tdeviceIds\"\xda\x02\n" +
+	"device_ids\x18\x01 \x03(\tR\tdeviceIds\"h\n" +
+	"\rLendAllowance\x12\x1b\n" +
+	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x1b\n" +
+	"\ttitle_ids\x18\x02 \x03(\tR\btitleIds\x12\x1d\n" +
+	"\n" +
+	"gateway_id\x18\x03 \x01(\tR\tgatewayId\"e\n" +
+	"\x0fReturnAllowance\x12\x1b\n" +
+	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x1d\n" +
+	"\n" +
+	"gateway_id\x18\x03 \x01(\tR\tgatewayId\"\xda\x02\n" +
 	"\x05Query\x12@\n" +
 	"\rlist_licenses\x18\x01 \x01(\v2\x19.licensed.v1.ListLicensesH\x00R\flistLicenses\x12C\n" +
 	"\x0elist_downloads\x18\x02 \x01(\v2\x1a.licensed.v1.ListDownloadsH\x00R\rlistDownloads\x12=\n" +
@@ -1269,7 +1467,7 @@ func file_licensed_v1_commands_proto_rawDescGZIP() []byte {
 	return file_licensed_v1_commands_proto_rawDescData
 }
 
-var file_licensed_v1_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_licensed_v1_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_licensed_v1_commands_proto_goTypes = []any{
 	(*Command)(nil),               // 0: licensed.v1.Command
 	(*AcquireLicense)(nil),        // 1: licensed.v1.AcquireLicense
@@ -1280,15 +1478,17 @@ var file_licensed_v1_commands_proto_goTypes = []any{
 	(*ChangePlan)(nil),            // 6: licensed.v1.ChangePlan
 	(*SyncDevice)(nil),            // 7: licensed.v1.SyncDevice
 	(*SelectDevices)(nil),         // 8: licensed.v1.SelectDevices
-	(*Query)(nil),                 // 9: licensed.v1.Query
-	(*ListLicenses)(nil),          // 10: licensed.v1.ListLicenses
-	(*ListDownloads)(nil),         // 11: licensed.v1.ListDownloads
-	(*ListDevices)(nil),           // 12: licensed.v1.ListDevices
-	(*GetCustomer)(nil),           // 13: licensed.v1.GetCustomer
-	(*DescribeState)(nil),         // 14: licensed.v1.DescribeState
-	(*SyncDevice_Fact)(nil),       // 15: licensed.v1.SyncDevice.Fact
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
-	(FactKind)(0),                 // 17: licensed.v1.FactKind
+	(*LendAllowance)(nil),         // 9: licensed.v1.LendAllowance
+	(*ReturnAllowance)(nil),       // 10: licensed.v1.ReturnAllowance
+	(*Query)(nil),                 // 11: licensed.v1.Query
+	(*ListLicenses)(nil),          // 12: licensed.v1.ListLicenses
+	(*ListDownloads)(nil),         // 13: licensed.v1.ListDownloads
+	(*ListDevices)(nil),           // 14: licensed.v1.ListDevices
+	(*GetCustomer)(nil),           // 15: licensed.v1.GetCustomer
+	(*DescribeState)(nil),         // 16: licensed.v1.DescribeState
+	(*SyncDevice_Fact)(nil),       // 17: licensed.v1.SyncDevice.Fact
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(FactKind)(0),                 // 19: licensed.v1.FactKind
 }
 var file_licensed_v1_commands_proto_depIdxs = []int32{
 	1,  // 0: licensed.v1.Command.acquire_license:type_name -> licensed.v1.AcquireLicense
@@ -1299,19 +1499,21 @@ var file_licensed_v1_commands_proto_depIdxs = []int32{
 	6,  // 5: licensed.v1.Command.change_plan:type_name -> licensed.v1.ChangePlan
 	7,  // 6: licensed.v1.Command.sync_device:type_name -> licensed.v1.SyncDevice
 	8,  // 7: licensed.v1.Command.select_devices:type_name -> licensed.v1.SelectDevices
-	15, // 8: licensed.v1.SyncDevice.facts:type_name -> licensed.v1.SyncDevice.Fact
-	10, // 9: licensed.v1.Query.list_licenses:type_name -> licensed.v1.ListLicenses
-	11, // 10: licensed.v1.Query.list_downloads:type_name -> licensed.v1.ListDownloads
-	12, // 11: licensed.v1.Query.list_devices:type_name -> licensed.v1.ListDevices
-	14, // 12: licensed.v1.Query.describe_state:type_name -> licensed.v1.DescribeState
-	13, // 13: licensed.v1.Query.get_customer:type_name -> licensed.v1.GetCustomer
-	16, // 14: licensed.v1.ListDownloads.since:type_name -> google.protobuf.Timestamp
-	17, // 15: licensed.v1.SyncDevice.Fact.kind:type_name -> licensed.v1.FactKind
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	9,  // 8: licensed.v1.Command.lend_allowance:type_name -> licensed.v1.LendAllowance
+	10, // 9: licensed.v1.Command.return_allowance:type_name -> licensed.v1.ReturnAllowance
+	17, // 10: licensed.v1.SyncDevice.facts:type_name -> licensed.v1.SyncDevice.Fact
+	12, // 11: licensed.v1.Query.list_licenses:type_name -> licensed.v1.ListLicenses
+	13, // 12: licensed.v1.Query.list_downloads:type_name -> licensed.v1.ListDownloads
+	14, // 13: licensed.v1.Query.list_devices:type_name -> licensed.v1.ListDevices
+	16, // 14: licensed.v1.Query.describe_state:type_name -> licensed.v1.DescribeState
+	15, // 15: licensed.v1.Query.get_customer:type_name -> licensed.v1.GetCustomer
+	18, // 16: licensed.v1.ListDownloads.since:type_name -> google.protobuf.Timestamp
+	19, // 17: licensed.v1.SyncDevice.Fact.kind:type_name -> licensed.v1.FactKind
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_commands_proto_init() }
@@ -1329,8 +1531,10 @@ func file_licensed_v1_commands_proto_init() {
 		(*Command_ChangePlan)(nil),
 		(*Command_SyncDevice)(nil),
 		(*Command_SelectDevices)(nil),
+		(*Command_LendAllowance)(nil),
+		(*Command_ReturnAllowance)(nil),
 	}
-	file_licensed_v1_commands_proto_msgTypes[9].OneofWrappers = []any{
+	file_licensed_v1_commands_proto_msgTypes[11].OneofWrappers = []any{
 		(*Query_ListLicenses)(nil),
 		(*Query_ListDownloads)(nil),
 		(*Query_ListDevices)(nil),
@@ -1343,7 +1547,7 @@ func file_licensed_v1_commands_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_v1_commands_proto_rawDesc), len(file_licensed_v1_commands_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -154,20 +154,24 @@ const (
 	CommandKind_COMMAND_KIND_CHANGE_PLAN       CommandKind = 6
 	CommandKind_COMMAND_KIND_SYNC_DEVICE       CommandKind = 7
 	CommandKind_COMMAND_KIND_SELECT_DEVICES    CommandKind = 8
+	CommandKind_COMMAND_KIND_LEND_ALLOWANCE    CommandKind = 38
+	CommandKind_COMMAND_KIND_RETURN_ALLOWANCE  CommandKind = 39
 )
 
 // Enum value maps for CommandKind.
 var (
 	CommandKind_name = map[int32]string{
-		0: "COMMAND_KIND_UNSPECIFIED",
-		1: "COMMAND_KIND_ACQUIRE_LICENSE",
-		2: "COMMAND_KIND_RENEW_LICENSE",
-		3: "COMMAND_KIND_RELEASE_LICENSE",
-		4: "COMMAND_KIND_RECORD_PLAYBACK",
-		5: "COMMAND_KIND_DEACTIVATE_DEVICE",
-		6: "COMMAND_KIND_CHANGE_PLAN",
-		7: "COMMAND_KIND_SYNC_DEVICE",
-		8: "COMMAND_KIND_SELECT_DEVICES",
+		0:  "COMMAND_KIND_UNSPECIFIED",
+		1:  "COMMAND_KIND_ACQUIRE_LICENSE",
+		2:  "COMMAND_KIND_RENEW_LICENSE",
+		3:  "COMMAND_KIND_RELEASE_LICENSE",
+		4:  "COMMAND_KIND_RECORD_PLAYBACK",
+		5:  "COMMAND_KIND_DEACTIVATE_DEVICE",
+		6:  "COMMAND_KIND_CHANGE_PLAN",
+		7:  "COMMAND_KIND_SYNC_DEVICE",
+		8:  "COMMAND_KIND_SELECT_DEVICES",
+		38: "COMMAND_KIND_LEND_ALLOWANCE",
+		39: "COMMAND_KIND_RETURN_ALLOWANCE",
 	}
 	CommandKind_value = map[string]int32{
 		"COMMAND_KIND_UNSPECIFIED":       0,
@@ -179,6 +183,8 @@ var (
 		"COMMAND_KIND_CHANGE_PLAN":       6,
 		"COMMAND_KIND_SYNC_DEVICE":       7,
 		"COMMAND_KIND_SELECT_DEVICES":    8,
+		"COMMAND_KIND_LEND_ALLOWANCE":    38,
+		"COMMAND_KIND_RETURN_ALLOWANCE":  39,
 	}
 )
 
@@ -1105,6 +1111,214 @@ func (x *DevicesSelected) GetChosen() bool {
 	return false
 }
 
+// AllowanceLent: downloads are reserved for the device. They count like downloads and active licences.
+type AllowanceLent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the customer's allowances, growing.
+	Number uint64 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// The gateway that may redeem it.
+	GatewayId string `protobuf:"bytes,2,opt,name=gateway_id,json=gatewayId,proto3" json:"gateway_id,omitempty"`
+	// Licences within it end before that.
+	UntilMs int64 `protobuf:"varint,3,opt,name=until_ms,json=untilMs,proto3" json:"until_ms,omitempty"`
+	// One download each.
+	Units         []*AllowanceLent_Unit `protobuf:"bytes,4,rep,name=units,proto3" json:"units,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AllowanceLent) Reset() {
+	*x = AllowanceLent{}
+	mi := &file_licensed_v1_events_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AllowanceLent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AllowanceLent) ProtoMessage() {}
+
+func (x *AllowanceLent) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_events_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AllowanceLent.ProtoReflect.Descriptor instead.
+func (*AllowanceLent) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *AllowanceLent) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *AllowanceLent) GetGatewayId() string {
+	if x != nil {
+		return x.GatewayId
+	}
+	return ""
+}
+
+func (x *AllowanceLent) GetUntilMs() int64 {
+	if x != nil {
+		return x.UntilMs
+	}
+	return 0
+}
+
+func (x *AllowanceLent) GetUnits() []*AllowanceLent_Unit {
+	if x != nil {
+		return x.Units
+	}
+	return nil
+}
+
+// AllowanceRedeemed: the device downloaded the title within an allowance. The unit is settled.
+type AllowanceRedeemed struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Number uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// The licence as it is from now on.
+	License *LicenseTerms `protobuf:"bytes,2,opt,name=license,proto3" json:"license,omitempty"`
+	// When the gateway granted it, by its clock, not later than the event.
+	RedeemedAtMs int64 `protobuf:"varint,3,opt,name=redeemed_at_ms,json=redeemedAtMs,proto3" json:"redeemed_at_ms,omitempty"`
+	// Why the licence ends with the allowance; unspecified if it has the full period, or was recorded after the end.
+	ShortenedBy Rule `protobuf:"varint,4,opt,name=shortened_by,json=shortenedBy,proto3,enum=licensed.v1.Rule" json:"shortened_by,omitempty"`
+	// As in LicenseAcquired.
+	IssuedAtMs    int64 `protobuf:"varint,5,opt,name=issued_at_ms,json=issuedAtMs,proto3" json:"issued_at_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AllowanceRedeemed) Reset() {
+	*x = AllowanceRedeemed{}
+	mi := &file_licensed_v1_events_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AllowanceRedeemed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AllowanceRedeemed) ProtoMessage() {}
+
+func (x *AllowanceRedeemed) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_events_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AllowanceRedeemed.ProtoReflect.Descriptor instead.
+func (*AllowanceRedeemed) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *AllowanceRedeemed) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *AllowanceRedeemed) GetLicense() *LicenseTerms {
+	if x != nil {
+		return x.License
+	}
+	return nil
+}
+
+func (x *AllowanceRedeemed) GetRedeemedAtMs() int64 {
+	if x != nil {
+		return x.RedeemedAtMs
+	}
+	return 0
+}
+
+func (x *AllowanceRedeemed) GetShortenedBy() Rule {
+	if x != nil {
+		return x.ShortenedBy
+	}
+	return Rule_RULE_UNSPECIFIED
+}
+
+func (x *AllowanceRedeemed) GetIssuedAtMs() int64 {
+	if x != nil {
+		return x.IssuedAtMs
+	}
+	return 0
+}
+
+// AllowanceReturned: what is left of an allowance is free again.
+type AllowanceReturned struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Number uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// The titles that were not downloaded.
+	TitleIds      []string `protobuf:"bytes,2,rep,name=title_ids,json=titleIds,proto3" json:"title_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AllowanceReturned) Reset() {
+	*x = AllowanceReturned{}
+	mi := &file_licensed_v1_events_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AllowanceReturned) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AllowanceReturned) ProtoMessage() {}
+
+func (x *AllowanceReturned) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_events_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AllowanceReturned.ProtoReflect.Descriptor instead.
+func (*AllowanceReturned) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *AllowanceReturned) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *AllowanceReturned) GetTitleIds() []string {
+	if x != nil {
+		return x.TitleIds
+	}
+	return nil
+}
+
 // CommandAccepted: the command was allowed and there was nothing to change.
 type CommandAccepted struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -1134,7 +1348,7 @@ type CommandAccepted struct {
 
 func (x *CommandAccepted) Reset() {
 	*x = CommandAccepted{}
-	mi := &file_licensed_v1_events_proto_msgTypes[14]
+	mi := &file_licensed_v1_events_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1146,7 +1360,7 @@ func (x *CommandAccepted) String() string {
 func (*CommandAccepted) ProtoMessage() {}
 
 func (x *CommandAccepted) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[14]
+	mi := &file_licensed_v1_events_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1159,7 +1373,7 @@ func (x *CommandAccepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandAccepted.ProtoReflect.Descriptor instead.
 func (*CommandAccepted) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{14}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CommandAccepted) GetCommand() CommandKind {
@@ -1271,7 +1485,7 @@ type BrokenRule struct {
 
 func (x *BrokenRule) Reset() {
 	*x = BrokenRule{}
-	mi := &file_licensed_v1_events_proto_msgTypes[15]
+	mi := &file_licensed_v1_events_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1283,7 +1497,7 @@ func (x *BrokenRule) String() string {
 func (*BrokenRule) ProtoMessage() {}
 
 func (x *BrokenRule) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[15]
+	mi := &file_licensed_v1_events_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1296,7 +1510,7 @@ func (x *BrokenRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrokenRule.ProtoReflect.Descriptor instead.
 func (*BrokenRule) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{15}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *BrokenRule) GetRule() Rule {
@@ -1406,7 +1620,7 @@ type CommandRefused struct {
 
 func (x *CommandRefused) Reset() {
 	*x = CommandRefused{}
-	mi := &file_licensed_v1_events_proto_msgTypes[16]
+	mi := &file_licensed_v1_events_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1418,7 +1632,7 @@ func (x *CommandRefused) String() string {
 func (*CommandRefused) ProtoMessage() {}
 
 func (x *CommandRefused) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[16]
+	mi := &file_licensed_v1_events_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1431,7 +1645,7 @@ func (x *CommandRefused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandRefused.ProtoReflect.Descriptor instead.
 func (*CommandRefused) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{16}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CommandRefused) GetCommand() CommandKind {
@@ -1511,6 +1725,59 @@ func (x *CommandRefused) GetBroken() []*BrokenRule {
 	return nil
 }
 
+// Unit is one download of a title, with the studio for which it counts.
+type AllowanceLent_Unit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TitleId       string                 `protobuf:"bytes,1,opt,name=title_id,json=titleId,proto3" json:"title_id,omitempty"`
+	StudioId      string                 `protobuf:"bytes,2,opt,name=studio_id,json=studioId,proto3" json:"studio_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AllowanceLent_Unit) Reset() {
+	*x = AllowanceLent_Unit{}
+	mi := &file_licensed_v1_events_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AllowanceLent_Unit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AllowanceLent_Unit) ProtoMessage() {}
+
+func (x *AllowanceLent_Unit) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_events_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AllowanceLent_Unit.ProtoReflect.Descriptor instead.
+func (*AllowanceLent_Unit) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{14, 0}
+}
+
+func (x *AllowanceLent_Unit) GetTitleId() string {
+	if x != nil {
+		return x.TitleId
+	}
+	return ""
+}
+
+func (x *AllowanceLent_Unit) GetStudioId() string {
+	if x != nil {
+		return x.StudioId
+	}
+	return ""
+}
+
 var File_licensed_v1_events_proto protoreflect.FileDescriptor
 
 const file_licensed_v1_events_proto_rawDesc = "" +
@@ -1579,7 +1846,26 @@ const file_licensed_v1_events_proto_rawDesc = "" +
 	"\x0fDevicesSelected\x12,\n" +
 	"\x12staying_device_ids\x18\x01 \x03(\tR\x10stayingDeviceIds\x12\x18\n" +
 	"\abinding\x18\x02 \x01(\bR\abinding\x12\x16\n" +
-	"\x06chosen\x18\x03 \x01(\bR\x06chosen\"\xcc\x03\n" +
+	"\x06chosen\x18\x03 \x01(\bR\x06chosen\"\xd8\x01\n" +
+	"\rAllowanceLent\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x1d\n" +
+	"\n" +
+	"gateway_id\x18\x02 \x01(\tR\tgatewayId\x12\x19\n" +
+	"\buntil_ms\x18\x03 \x01(\x03R\auntilMs\x125\n" +
+	"\x05units\x18\x04 \x03(\v2\x1f.licensed.v1.AllowanceLent.UnitR\x05units\x1a>\n" +
+	"\x04Unit\x12\x19\n" +
+	"\btitle_id\x18\x01 \x01(\tR\atitleId\x12\x1b\n" +
+	"\tstudio_id\x18\x02 \x01(\tR\bstudioId\"\xde\x01\n" +
+	"\x11AllowanceRedeemed\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x123\n" +
+	"\alicense\x18\x02 \x01(\v2\x19.licensed.v1.LicenseTermsR\alicense\x12$\n" +
+	"\x0eredeemed_at_ms\x18\x03 \x01(\x03R\fredeemedAtMs\x124\n" +
+	"\fshortened_by\x18\x04 \x01(\x0e2\x11.licensed.v1.RuleR\vshortenedBy\x12 \n" +
+	"\fissued_at_ms\x18\x05 \x01(\x03R\n" +
+	"issuedAtMs\"H\n" +
+	"\x11AllowanceReturned\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x1b\n" +
+	"\ttitle_ids\x18\x02 \x03(\tR\btitleIds\"\xcc\x03\n" +
 	"\x0fCommandAccepted\x122\n" +
 	"\acommand\x18\x01 \x01(\x0e2\x18.licensed.v1.CommandKindR\acommand\x12\x1b\n" +
 	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12\x19\n" +
@@ -1634,7 +1920,7 @@ const file_licensed_v1_events_proto_rawDesc = "" +
 	"\x18FACT_VERDICT_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17FACT_VERDICT_UNLICENSED\x10\x01\x12\x18\n" +
 	"\x14FACT_VERDICT_TOO_OLD\x10\x02\x12\x1f\n" +
-	"\x1bFACT_VERDICT_NOT_REMEMBERED\x10\x03*\xb2\x02\n" +
+	"\x1bFACT_VERDICT_NOT_REMEMBERED\x10\x03*\xf6\x02\n" +
 	"\vCommandKind\x12\x1c\n" +
 	"\x18COMMAND_KIND_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cCOMMAND_KIND_ACQUIRE_LICENSE\x10\x01\x12\x1e\n" +
@@ -1644,7 +1930,9 @@ const file_licensed_v1_events_proto_rawDesc = "" +
 	"\x1eCOMMAND_KIND_DEACTIVATE_DEVICE\x10\x05\x12\x1c\n" +
 	"\x18COMMAND_KIND_CHANGE_PLAN\x10\x06\x12\x1c\n" +
 	"\x18COMMAND_KIND_SYNC_DEVICE\x10\a\x12\x1f\n" +
-	"\x1bCOMMAND_KIND_SELECT_DEVICES\x10\b*\x7f\n" +
+	"\x1bCOMMAND_KIND_SELECT_DEVICES\x10\b\x12\x1f\n" +
+	"\x1bCOMMAND_KIND_LEND_ALLOWANCE\x10&\x12!\n" +
+	"\x1dCOMMAND_KIND_RETURN_ALLOWANCE\x10'*\x7f\n" +
 	"\fYearlyCounts\x12\x1d\n" +
 	"\x19YEARLY_COUNTS_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17YEARLY_COUNTS_DOWNLOADS\x10\x01\x12\x1b\n" +
@@ -1664,31 +1952,35 @@ func file_licensed_v1_events_proto_rawDescGZIP() []byte {
 }
 
 var file_licensed_v1_events_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_licensed_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_licensed_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_licensed_v1_events_proto_goTypes = []any{
-	(ShortenedBy)(0),          // 0: licensed.v1.ShortenedBy
-	(FactVerdict)(0),          // 1: licensed.v1.FactVerdict
-	(CommandKind)(0),          // 2: licensed.v1.CommandKind
-	(YearlyCounts)(0),         // 3: licensed.v1.YearlyCounts
-	(*LicenseTerms)(nil),      // 4: licensed.v1.LicenseTerms
-	(*LicenseCreated)(nil),    // 5: licensed.v1.LicenseCreated
-	(*LicenseAcquired)(nil),   // 6: licensed.v1.LicenseAcquired
-	(*LicenseRenewed)(nil),    // 7: licensed.v1.LicenseRenewed
-	(*LicenseShortened)(nil),  // 8: licensed.v1.LicenseShortened
-	(*LicenseReleased)(nil),   // 9: licensed.v1.LicenseReleased
-	(*TitleDownloaded)(nil),   // 10: licensed.v1.TitleDownloaded
-	(*TitlePlayed)(nil),       // 11: licensed.v1.TitlePlayed
-	(*TitleDeleted)(nil),      // 12: licensed.v1.TitleDeleted
-	(*Occurrence)(nil),        // 13: licensed.v1.Occurrence
-	(*DeviceActivated)(nil),   // 14: licensed.v1.DeviceActivated
-	(*DeviceDeactivated)(nil), // 15: licensed.v1.DeviceDeactivated
-	(*PlanChanged)(nil),       // 16: licensed.v1.PlanChanged
-	(*DevicesSelected)(nil),   // 17: licensed.v1.DevicesSelected
-	(*CommandAccepted)(nil),   // 18: licensed.v1.CommandAccepted
-	(*BrokenRule)(nil),        // 19: licensed.v1.BrokenRule
-	(*CommandRefused)(nil),    // 20: licensed.v1.CommandRefused
-	(*Removal)(nil),           // 21: licensed.v1.Removal
-	(Rule)(0),                 // 22: licensed.v1.Rule
+	(ShortenedBy)(0),           // 0: licensed.v1.ShortenedBy
+	(FactVerdict)(0),           // 1: licensed.v1.FactVerdict
+	(CommandKind)(0),           // 2: licensed.v1.CommandKind
+	(YearlyCounts)(0),          // 3: licensed.v1.YearlyCounts
+	(*LicenseTerms)(nil),       // 4: licensed.v1.LicenseTerms
+	(*LicenseCreated)(nil),     // 5: licensed.v1.LicenseCreated
+	(*LicenseAcquired)(nil),    // 6: licensed.v1.LicenseAcquired
+	(*LicenseRenewed)(nil),     // 7: licensed.v1.LicenseRenewed
+	(*LicenseShortened)(nil),   // 8: licensed.v1.LicenseShortened
+	(*LicenseReleased)(nil),    // 9: licensed.v1.LicenseReleased
+	(*TitleDownloaded)(nil),    // 10: licensed.v1.TitleDownloaded
+	(*TitlePlayed)(nil),        // 11: licensed.v1.TitlePlayed
+	(*TitleDeleted)(nil),       // 12: licensed.v1.TitleDeleted
+	(*Occurrence)(nil),         // 13: licensed.v1.Occurrence
+	(*DeviceActivated)(nil),    // 14: licensed.v1.DeviceActivated
+	(*DeviceDeactivated)(nil),  // 15: licensed.v1.DeviceDeactivated
+	(*PlanChanged)(nil),        // 16: licensed.v1.PlanChanged
+	(*DevicesSelected)(nil),    // 17: licensed.v1.DevicesSelected
+	(*AllowanceLent)(nil),      // 18: licensed.v1.AllowanceLent
+	(*AllowanceRedeemed)(nil),  // 19: licensed.v1.AllowanceRedeemed
+	(*AllowanceReturned)(nil),  // 20: licensed.v1.AllowanceReturned
+	(*CommandAccepted)(nil),    // 21: licensed.v1.CommandAccepted
+	(*BrokenRule)(nil),         // 22: licensed.v1.BrokenRule
+	(*CommandRefused)(nil),     // 23: licensed.v1.CommandRefused
+	(*AllowanceLent_Unit)(nil), // 24: licensed.v1.AllowanceLent.Unit
+	(*Removal)(nil),            // 25: licensed.v1.Removal
+	(Rule)(0),                  // 26: licensed.v1.Rule
 }
 var file_licensed_v1_events_proto_depIdxs = []int32{
 	4,  // 0: licensed.v1.LicenseRenewed.license:type_name -> licensed.v1.LicenseTerms
@@ -1701,20 +1993,23 @@ var file_licensed_v1_events_proto_depIdxs = []int32{
 	13, // 7: licensed.v1.TitlePlayed.occurrence:type_name -> licensed.v1.Occurrence
 	13, // 8: licensed.v1.TitleDeleted.occurrence:type_name -> licensed.v1.Occurrence
 	1,  // 9: licensed.v1.Occurrence.verdict:type_name -> licensed.v1.FactVerdict
-	21, // 10: licensed.v1.DeviceDeactivated.removal:type_name -> licensed.v1.Removal
-	2,  // 11: licensed.v1.CommandAccepted.command:type_name -> licensed.v1.CommandKind
-	4,  // 12: licensed.v1.CommandAccepted.license:type_name -> licensed.v1.LicenseTerms
-	22, // 13: licensed.v1.BrokenRule.rule:type_name -> licensed.v1.Rule
-	3,  // 14: licensed.v1.BrokenRule.yearly_counts:type_name -> licensed.v1.YearlyCounts
-	2,  // 15: licensed.v1.CommandRefused.command:type_name -> licensed.v1.CommandKind
-	22, // 16: licensed.v1.CommandRefused.rule:type_name -> licensed.v1.Rule
-	3,  // 17: licensed.v1.CommandRefused.yearly_counts:type_name -> licensed.v1.YearlyCounts
-	19, // 18: licensed.v1.CommandRefused.broken:type_name -> licensed.v1.BrokenRule
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	25, // 10: licensed.v1.DeviceDeactivated.removal:type_name -> licensed.v1.Removal
+	24, // 11: licensed.v1.AllowanceLent.units:type_name -> licensed.v1.AllowanceLent.Unit
+	4,  // 12: licensed.v1.AllowanceRedeemed.license:type_name -> licensed.v1.LicenseTerms
+	26, // 13: licensed.v1.AllowanceRedeemed.shortened_by:type_name -> licensed.v1.Rule
+	2,  // 14: licensed.v1.CommandAccepted.command:type_name -> licensed.v1.CommandKind
+	4,  // 15: licensed.v1.CommandAccepted.license:type_name -> licensed.v1.LicenseTerms
+	26, // 16: licensed.v1.BrokenRule.rule:type_name -> licensed.v1.Rule
+	3,  // 17: licensed.v1.BrokenRule.yearly_counts:type_name -> licensed.v1.YearlyCounts
+	2,  // 18: licensed.v1.CommandRefused.command:type_name -> licensed.v1.CommandKind
+	26, // 19: licensed.v1.CommandRefused.rule:type_name -> licensed.v1.Rule
+	3,  // 20: licensed.v1.CommandRefused.yearly_counts:type_name -> licensed.v1.YearlyCounts
+	22, // 21: licensed.v1.CommandRefused.broken:type_name -> licensed.v1.BrokenRule
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_events_proto_init() }
@@ -1729,7 +2024,7 @@ func file_licensed_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_v1_events_proto_rawDesc), len(file_licensed_v1_events_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   17,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

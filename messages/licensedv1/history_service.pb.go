@@ -1032,7 +1032,9 @@ type CustomerState struct {
 	// Another choice of devices is refused until the plan changes.
 	SelectionMade bool `protobuf:"varint,15,opt,name=selection_made,json=selectionMade,proto3" json:"selection_made,omitempty"`
 	// As in GetCustomerResponse.
-	GraceUntil    *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=grace_until,json=graceUntil,proto3" json:"grace_until,omitempty"`
+	GraceUntil *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=grace_until,json=graceUntil,proto3" json:"grace_until,omitempty"`
+	// What is lent.
+	Allowances    []*Allowance `protobuf:"bytes,40,rep,name=allowances,proto3" json:"allowances,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1175,6 +1177,13 @@ func (x *CustomerState) GetSelectionMade() bool {
 func (x *CustomerState) GetGraceUntil() *timestamppb.Timestamp {
 	if x != nil {
 		return x.GraceUntil
+	}
+	return nil
+}
+
+func (x *CustomerState) GetAllowances() []*Allowance {
+	if x != nil {
+		return x.Allowances
 	}
 	return nil
 }
@@ -2403,7 +2412,7 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\x0f_after_sequence\"\\\n" +
 	"\x0eFollowResponse\x12.\n" +
 	"\x05items\x18\x01 \x03(\v2\x18.licensed.v1.HistoryItemR\x05items\x12\x1a\n" +
-	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xf0\x05\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xa8\x06\n" +
 	"\rCustomerState\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x17\n" +
@@ -2423,7 +2432,10 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\x0fselection_binds\x18\x0e \x01(\bR\x0eselectionBinds\x12%\n" +
 	"\x0eselection_made\x18\x0f \x01(\bR\rselectionMade\x12;\n" +
 	"\vgrace_until\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"graceUntilB\x15\n" +
+	"graceUntil\x126\n" +
+	"\n" +
+	"allowances\x18( \x03(\v2\x16.licensed.v1.AllowanceR\n" +
+	"allowancesB\x15\n" +
 	"\x13_deactivation_limit\"\xf1\x02\n" +
 	"\vDeviceState\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x16\n" +
@@ -2605,10 +2617,11 @@ var file_licensed_v1_history_service_proto_goTypes = []any{
 	(*WhyResponse)(nil),           // 23: licensed.v1.WhyResponse
 	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
 	(*anypb.Any)(nil),             // 25: google.protobuf.Any
-	(*Command)(nil),               // 26: licensed.v1.Command
-	(*Refusal)(nil),               // 27: licensed.v1.Refusal
-	(*License)(nil),               // 28: licensed.v1.License
-	(*Removal)(nil),               // 29: licensed.v1.Removal
+	(*Allowance)(nil),             // 26: licensed.v1.Allowance
+	(*Command)(nil),               // 27: licensed.v1.Command
+	(*Refusal)(nil),               // 28: licensed.v1.Refusal
+	(*License)(nil),               // 29: licensed.v1.License
+	(*Removal)(nil),               // 30: licensed.v1.Removal
 }
 var file_licensed_v1_history_service_proto_depIdxs = []int32{
 	24, // 0: licensed.v1.HistoryEvent.event_time:type_name -> google.protobuf.Timestamp
@@ -2632,53 +2645,54 @@ var file_licensed_v1_history_service_proto_depIdxs = []int32{
 	15, // 18: licensed.v1.CustomerState.studios:type_name -> licensed.v1.StudioState
 	24, // 19: licensed.v1.CustomerState.plan_changed_at:type_name -> google.protobuf.Timestamp
 	24, // 20: licensed.v1.CustomerState.grace_until:type_name -> google.protobuf.Timestamp
-	24, // 21: licensed.v1.DeviceState.last_used_at:type_name -> google.protobuf.Timestamp
-	24, // 22: licensed.v1.DeviceState.last_download_at:type_name -> google.protobuf.Timestamp
-	24, // 23: licensed.v1.DeviceState.activated_at:type_name -> google.protobuf.Timestamp
-	24, // 24: licensed.v1.LicenseState.acquired_at:type_name -> google.protobuf.Timestamp
-	24, // 25: licensed.v1.LicenseState.expires_at:type_name -> google.protobuf.Timestamp
-	24, // 26: licensed.v1.LicenseState.released_at:type_name -> google.protobuf.Timestamp
-	24, // 27: licensed.v1.LicenseState.first_played_at:type_name -> google.protobuf.Timestamp
-	24, // 28: licensed.v1.GetStateRequest.time:type_name -> google.protobuf.Timestamp
-	24, // 29: licensed.v1.GetStateRequest.known_at:type_name -> google.protobuf.Timestamp
-	24, // 30: licensed.v1.Moment.event_time:type_name -> google.protobuf.Timestamp
-	24, // 31: licensed.v1.Moment.as_of:type_name -> google.protobuf.Timestamp
-	24, // 32: licensed.v1.Moment.known_at:type_name -> google.protobuf.Timestamp
-	11, // 33: licensed.v1.GetStateResponse.state:type_name -> licensed.v1.CustomerState
-	17, // 34: licensed.v1.GetStateResponse.moment:type_name -> licensed.v1.Moment
-	4,  // 35: licensed.v1.GetStateResponse.gaps:type_name -> licensed.v1.HistoryGap
-	24, // 36: licensed.v1.TryAtRequest.time:type_name -> google.protobuf.Timestamp
-	26, // 37: licensed.v1.TryAtRequest.command:type_name -> licensed.v1.Command
-	27, // 38: licensed.v1.TryAtResponse.refusal:type_name -> licensed.v1.Refusal
-	28, // 39: licensed.v1.TryAtResponse.license:type_name -> licensed.v1.License
-	3,  // 40: licensed.v1.TryAtResponse.events:type_name -> licensed.v1.HistoryEvent
-	17, // 41: licensed.v1.TryAtResponse.moment:type_name -> licensed.v1.Moment
-	29, // 42: licensed.v1.TryAtResponse.removal:type_name -> licensed.v1.Removal
-	24, // 43: licensed.v1.WhyRequest.time:type_name -> google.protobuf.Timestamp
-	24, // 44: licensed.v1.WhyRequest.known_at:type_name -> google.protobuf.Timestamp
-	24, // 45: licensed.v1.WhyStep.time:type_name -> google.protobuf.Timestamp
-	24, // 46: licensed.v1.WhyStep.to_time:type_name -> google.protobuf.Timestamp
-	2,  // 47: licensed.v1.WhyStep.effect:type_name -> licensed.v1.WhyEffect
-	24, // 48: licensed.v1.WhyStep.occurred_at:type_name -> google.protobuf.Timestamp
-	13, // 49: licensed.v1.WhyResponse.license:type_name -> licensed.v1.LicenseState
-	22, // 50: licensed.v1.WhyResponse.steps:type_name -> licensed.v1.WhyStep
-	4,  // 51: licensed.v1.WhyResponse.gaps:type_name -> licensed.v1.HistoryGap
-	17, // 52: licensed.v1.WhyResponse.moment:type_name -> licensed.v1.Moment
-	7,  // 53: licensed.v1.HistoryService.ListEvents:input_type -> licensed.v1.ListEventsRequest
-	9,  // 54: licensed.v1.HistoryService.Follow:input_type -> licensed.v1.FollowRequest
-	16, // 55: licensed.v1.HistoryService.GetState:input_type -> licensed.v1.GetStateRequest
-	19, // 56: licensed.v1.HistoryService.TryAt:input_type -> licensed.v1.TryAtRequest
-	21, // 57: licensed.v1.HistoryService.Why:input_type -> licensed.v1.WhyRequest
-	8,  // 58: licensed.v1.HistoryService.ListEvents:output_type -> licensed.v1.ListEventsResponse
-	10, // 59: licensed.v1.HistoryService.Follow:output_type -> licensed.v1.FollowResponse
-	18, // 60: licensed.v1.HistoryService.GetState:output_type -> licensed.v1.GetStateResponse
-	20, // 61: licensed.v1.HistoryService.TryAt:output_type -> licensed.v1.TryAtResponse
-	23, // 62: licensed.v1.HistoryService.Why:output_type -> licensed.v1.WhyResponse
-	58, // [58:63] is the sub-list for method output_type
-	53, // [53:58] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	26, // 21: licensed.v1.CustomerState.allowances:type_name -> licensed.v1.Allowance
+	24, // 22: licensed.v1.DeviceState.last_used_at:type_name -> google.protobuf.Timestamp
+	24, // 23: licensed.v1.DeviceState.last_download_at:type_name -> google.protobuf.Timestamp
+	24, // 24: licensed.v1.DeviceState.activated_at:type_name -> google.protobuf.Timestamp
+	24, // 25: licensed.v1.LicenseState.acquired_at:type_name -> google.protobuf.Timestamp
+	24, // 26: licensed.v1.LicenseState.expires_at:type_name -> google.protobuf.Timestamp
+	24, // 27: licensed.v1.LicenseState.released_at:type_name -> google.protobuf.Timestamp
+	24, // 28: licensed.v1.LicenseState.first_played_at:type_name -> google.protobuf.Timestamp
+	24, // 29: licensed.v1.GetStateRequest.time:type_name -> google.protobuf.Timestamp
+	24, // 30: licensed.v1.GetStateRequest.known_at:type_name -> google.protobuf.Timestamp
+	24, // 31: licensed.v1.Moment.event_time:type_name -> google.protobuf.Timestamp
+	24, // 32: licensed.v1.Moment.as_of:type_name -> google.protobuf.Timestamp
+	24, // 33: licensed.v1.Moment.known_at:type_name -> google.protobuf.Timestamp
+	11, // 34: licensed.v1.GetStateResponse.state:type_name -> licensed.v1.CustomerState
+	17, // 35: licensed.v1.GetStateResponse.moment:type_name -> licensed.v1.Moment
+	4,  // 36: licensed.v1.GetStateResponse.gaps:type_name -> licensed.v1.HistoryGap
+	24, // 37: licensed.v1.TryAtRequest.time:type_name -> google.protobuf.Timestamp
+	27, // 38: licensed.v1.TryAtRequest.command:type_name -> licensed.v1.Command
+	28, // 39: licensed.v1.TryAtResponse.refusal:type_name -> licensed.v1.Refusal
+	29, // 40: licensed.v1.TryAtResponse.license:type_name -> licensed.v1.License
+	3,  // 41: licensed.v1.TryAtResponse.events:type_name -> licensed.v1.HistoryEvent
+	17, // 42: licensed.v1.TryAtResponse.moment:type_name -> licensed.v1.Moment
+	30, // 43: licensed.v1.TryAtResponse.removal:type_name -> licensed.v1.Removal
+	24, // 44: licensed.v1.WhyRequest.time:type_name -> google.protobuf.Timestamp
+	24, // 45: licensed.v1.WhyRequest.known_at:type_name -> google.protobuf.Timestamp
+	24, // 46: licensed.v1.WhyStep.time:type_name -> google.protobuf.Timestamp
+	24, // 47: licensed.v1.WhyStep.to_time:type_name -> google.protobuf.Timestamp
+	2,  // 48: licensed.v1.WhyStep.effect:type_name -> licensed.v1.WhyEffect
+	24, // 49: licensed.v1.WhyStep.occurred_at:type_name -> google.protobuf.Timestamp
+	13, // 50: licensed.v1.WhyResponse.license:type_name -> licensed.v1.LicenseState
+	22, // 51: licensed.v1.WhyResponse.steps:type_name -> licensed.v1.WhyStep
+	4,  // 52: licensed.v1.WhyResponse.gaps:type_name -> licensed.v1.HistoryGap
+	17, // 53: licensed.v1.WhyResponse.moment:type_name -> licensed.v1.Moment
+	7,  // 54: licensed.v1.HistoryService.ListEvents:input_type -> licensed.v1.ListEventsRequest
+	9,  // 55: licensed.v1.HistoryService.Follow:input_type -> licensed.v1.FollowRequest
+	16, // 56: licensed.v1.HistoryService.GetState:input_type -> licensed.v1.GetStateRequest
+	19, // 57: licensed.v1.HistoryService.TryAt:input_type -> licensed.v1.TryAtRequest
+	21, // 58: licensed.v1.HistoryService.Why:input_type -> licensed.v1.WhyRequest
+	8,  // 59: licensed.v1.HistoryService.ListEvents:output_type -> licensed.v1.ListEventsResponse
+	10, // 60: licensed.v1.HistoryService.Follow:output_type -> licensed.v1.FollowResponse
+	18, // 61: licensed.v1.HistoryService.GetState:output_type -> licensed.v1.GetStateResponse
+	20, // 62: licensed.v1.HistoryService.TryAt:output_type -> licensed.v1.TryAtResponse
+	23, // 63: licensed.v1.HistoryService.Why:output_type -> licensed.v1.WhyResponse
+	59, // [59:64] is the sub-list for method output_type
+	54, // [54:59] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_history_service_proto_init() }

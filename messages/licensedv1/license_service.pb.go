@@ -176,6 +176,12 @@ const (
 	Rule_RULE_DEVICE_TITLES Rule = 21
 	// The plan's limit of downloads in 30 days.
 	Rule_RULE_MONTHLY_LIMIT Rule = 22
+	// The customer's plan lends nothing.
+	Rule_RULE_NO_ALLOWANCES Rule = 44
+	// The plan's limit of allowances that are lent at a time, or of the downloads in them.
+	Rule_RULE_ALLOWANCE_LIMIT Rule = 45
+	// The allowance does not have this title, or has it no more: it was downloaded, or returned.
+	Rule_RULE_ALLOWANCE_ENDED Rule = 46
 )
 
 // Enum value maps for Rule.
@@ -199,6 +205,9 @@ var (
 		20: "RULE_PLAYED",
 		21: "RULE_DEVICE_TITLES",
 		22: "RULE_MONTHLY_LIMIT",
+		44: "RULE_NO_ALLOWANCES",
+		45: "RULE_ALLOWANCE_LIMIT",
+		46: "RULE_ALLOWANCE_ENDED",
 	}
 	Rule_value = map[string]int32{
 		"RULE_UNSPECIFIED":         0,
@@ -219,6 +228,9 @@ var (
 		"RULE_PLAYED":              20,
 		"RULE_DEVICE_TITLES":       21,
 		"RULE_MONTHLY_LIMIT":       22,
+		"RULE_NO_ALLOWANCES":       44,
+		"RULE_ALLOWANCE_LIMIT":     45,
+		"RULE_ALLOWANCE_ENDED":     46,
 	}
 )
 
@@ -593,6 +605,96 @@ func (x *Provisional) GetAcceptedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+// Allowance is a number of downloads that are reserved for a device, so that a gateway can grant them while the owner of
+// the customer cannot be reached.
+type Allowance struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the customer's allowances.
+	Number   uint64 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	DeviceId string `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	// One download each. In lists: those that are neither downloaded nor returned.
+	TitleIds []string `protobuf:"bytes,3,rep,name=title_ids,json=titleIds,proto3" json:"title_ids,omitempty"`
+	// The gateway that may redeem it.
+	GatewayId string                 `protobuf:"bytes,4,opt,name=gateway_id,json=gatewayId,proto3" json:"gateway_id,omitempty"`
+	LentAt    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=lent_at,json=lentAt,proto3" json:"lent_at,omitempty"`
+	// When it ends. A licence that is granted within it expires ten minutes earlier, for clocks that are wrong.
+	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Allowance) Reset() {
+	*x = Allowance{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Allowance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Allowance) ProtoMessage() {}
+
+func (x *Allowance) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Allowance.ProtoReflect.Descriptor instead.
+func (*Allowance) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Allowance) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Allowance) GetDeviceId() string {
+	if x != nil {
+		return x.DeviceId
+	}
+	return ""
+}
+
+func (x *Allowance) GetTitleIds() []string {
+	if x != nil {
+		return x.TitleIds
+	}
+	return nil
+}
+
+func (x *Allowance) GetGatewayId() string {
+	if x != nil {
+		return x.GatewayId
+	}
+	return ""
+}
+
+func (x *Allowance) GetLentAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LentAt
+	}
+	return nil
+}
+
+func (x *Allowance) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
 type RenewLicenseRequest struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	CustomerId   string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
@@ -615,7 +717,7 @@ type RenewLicenseRequest struct {
 
 func (x *RenewLicenseRequest) Reset() {
 	*x = RenewLicenseRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[4]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -627,7 +729,7 @@ func (x *RenewLicenseRequest) String() string {
 func (*RenewLicenseRequest) ProtoMessage() {}
 
 func (x *RenewLicenseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[4]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -640,7 +742,7 @@ func (x *RenewLicenseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLicenseRequest.ProtoReflect.Descriptor instead.
 func (*RenewLicenseRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{4}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RenewLicenseRequest) GetCustomerId() string {
@@ -724,7 +826,7 @@ type RenewLicenseResponse struct {
 
 func (x *RenewLicenseResponse) Reset() {
 	*x = RenewLicenseResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[5]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -736,7 +838,7 @@ func (x *RenewLicenseResponse) String() string {
 func (*RenewLicenseResponse) ProtoMessage() {}
 
 func (x *RenewLicenseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[5]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -749,7 +851,7 @@ func (x *RenewLicenseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLicenseResponse.ProtoReflect.Descriptor instead.
 func (*RenewLicenseResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{5}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RenewLicenseResponse) GetLicense() *License {
@@ -812,7 +914,7 @@ type ReleaseLicenseRequest struct {
 
 func (x *ReleaseLicenseRequest) Reset() {
 	*x = ReleaseLicenseRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[6]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -824,7 +926,7 @@ func (x *ReleaseLicenseRequest) String() string {
 func (*ReleaseLicenseRequest) ProtoMessage() {}
 
 func (x *ReleaseLicenseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[6]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -837,7 +939,7 @@ func (x *ReleaseLicenseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseLicenseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseLicenseRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{6}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ReleaseLicenseRequest) GetCustomerId() string {
@@ -911,7 +1013,7 @@ type ReleaseLicenseResponse struct {
 
 func (x *ReleaseLicenseResponse) Reset() {
 	*x = ReleaseLicenseResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[7]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -923,7 +1025,7 @@ func (x *ReleaseLicenseResponse) String() string {
 func (*ReleaseLicenseResponse) ProtoMessage() {}
 
 func (x *ReleaseLicenseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[7]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -936,7 +1038,7 @@ func (x *ReleaseLicenseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseLicenseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseLicenseResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{7}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ReleaseLicenseResponse) GetLicense() *License {
@@ -994,7 +1096,7 @@ type RecordPlaybackRequest struct {
 
 func (x *RecordPlaybackRequest) Reset() {
 	*x = RecordPlaybackRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[8]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1006,7 +1108,7 @@ func (x *RecordPlaybackRequest) String() string {
 func (*RecordPlaybackRequest) ProtoMessage() {}
 
 func (x *RecordPlaybackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[8]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1019,7 +1121,7 @@ func (x *RecordPlaybackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordPlaybackRequest.ProtoReflect.Descriptor instead.
 func (*RecordPlaybackRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{8}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RecordPlaybackRequest) GetCustomerId() string {
@@ -1089,7 +1191,7 @@ type RecordPlaybackResponse struct {
 
 func (x *RecordPlaybackResponse) Reset() {
 	*x = RecordPlaybackResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[9]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1101,7 +1203,7 @@ func (x *RecordPlaybackResponse) String() string {
 func (*RecordPlaybackResponse) ProtoMessage() {}
 
 func (x *RecordPlaybackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[9]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1114,7 +1216,7 @@ func (x *RecordPlaybackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordPlaybackResponse.ProtoReflect.Descriptor instead.
 func (*RecordPlaybackResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{9}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RecordPlaybackResponse) GetLicense() *License {
@@ -1154,7 +1256,7 @@ type DeactivateDeviceRequest struct {
 
 func (x *DeactivateDeviceRequest) Reset() {
 	*x = DeactivateDeviceRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[10]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1166,7 +1268,7 @@ func (x *DeactivateDeviceRequest) String() string {
 func (*DeactivateDeviceRequest) ProtoMessage() {}
 
 func (x *DeactivateDeviceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[10]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1179,7 +1281,7 @@ func (x *DeactivateDeviceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeactivateDeviceRequest.ProtoReflect.Descriptor instead.
 func (*DeactivateDeviceRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{10}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DeactivateDeviceRequest) GetCustomerId() string {
@@ -1243,7 +1345,7 @@ type DeactivateDeviceResponse struct {
 
 func (x *DeactivateDeviceResponse) Reset() {
 	*x = DeactivateDeviceResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[11]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1255,7 +1357,7 @@ func (x *DeactivateDeviceResponse) String() string {
 func (*DeactivateDeviceResponse) ProtoMessage() {}
 
 func (x *DeactivateDeviceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[11]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1268,7 +1370,7 @@ func (x *DeactivateDeviceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeactivateDeviceResponse.ProtoReflect.Descriptor instead.
 func (*DeactivateDeviceResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{11}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DeactivateDeviceResponse) GetCustomerId() string {
@@ -1339,7 +1441,7 @@ type Removal struct {
 
 func (x *Removal) Reset() {
 	*x = Removal{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[12]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1351,7 +1453,7 @@ func (x *Removal) String() string {
 func (*Removal) ProtoMessage() {}
 
 func (x *Removal) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[12]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1364,7 +1466,7 @@ func (x *Removal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removal.ProtoReflect.Descriptor instead.
 func (*Removal) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{12}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Removal) GetCounted() bool {
@@ -1418,7 +1520,7 @@ type ChangePlanRequest struct {
 
 func (x *ChangePlanRequest) Reset() {
 	*x = ChangePlanRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[13]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1430,7 +1532,7 @@ func (x *ChangePlanRequest) String() string {
 func (*ChangePlanRequest) ProtoMessage() {}
 
 func (x *ChangePlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[13]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1443,7 +1545,7 @@ func (x *ChangePlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangePlanRequest.ProtoReflect.Descriptor instead.
 func (*ChangePlanRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{13}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ChangePlanRequest) GetCustomerId() string {
@@ -1508,7 +1610,7 @@ type ChangePlanResponse struct {
 
 func (x *ChangePlanResponse) Reset() {
 	*x = ChangePlanResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[14]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1520,7 +1622,7 @@ func (x *ChangePlanResponse) String() string {
 func (*ChangePlanResponse) ProtoMessage() {}
 
 func (x *ChangePlanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[14]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1533,7 +1635,7 @@ func (x *ChangePlanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangePlanResponse.ProtoReflect.Descriptor instead.
 func (*ChangePlanResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{14}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ChangePlanResponse) GetCustomerId() string {
@@ -1607,7 +1709,7 @@ type Fact struct {
 
 func (x *Fact) Reset() {
 	*x = Fact{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[15]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1619,7 +1721,7 @@ func (x *Fact) String() string {
 func (*Fact) ProtoMessage() {}
 
 func (x *Fact) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[15]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1632,7 +1734,7 @@ func (x *Fact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fact.ProtoReflect.Descriptor instead.
 func (*Fact) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{15}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Fact) GetNumber() uint64 {
@@ -1686,7 +1788,7 @@ type SyncDeviceRequest struct {
 
 func (x *SyncDeviceRequest) Reset() {
 	*x = SyncDeviceRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[16]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1698,7 +1800,7 @@ func (x *SyncDeviceRequest) String() string {
 func (*SyncDeviceRequest) ProtoMessage() {}
 
 func (x *SyncDeviceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[16]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1711,7 +1813,7 @@ func (x *SyncDeviceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncDeviceRequest.ProtoReflect.Descriptor instead.
 func (*SyncDeviceRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{16}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SyncDeviceRequest) GetCustomerId() string {
@@ -1792,7 +1894,7 @@ type SyncDeviceResponse struct {
 
 func (x *SyncDeviceResponse) Reset() {
 	*x = SyncDeviceResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[17]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1804,7 +1906,7 @@ func (x *SyncDeviceResponse) String() string {
 func (*SyncDeviceResponse) ProtoMessage() {}
 
 func (x *SyncDeviceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[17]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1817,7 +1919,7 @@ func (x *SyncDeviceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncDeviceResponse.ProtoReflect.Descriptor instead.
 func (*SyncDeviceResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{17}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SyncDeviceResponse) GetCustomerId() string {
@@ -1891,7 +1993,7 @@ type SelectDevicesRequest struct {
 
 func (x *SelectDevicesRequest) Reset() {
 	*x = SelectDevicesRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[18]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1903,7 +2005,7 @@ func (x *SelectDevicesRequest) String() string {
 func (*SelectDevicesRequest) ProtoMessage() {}
 
 func (x *SelectDevicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[18]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1916,7 +2018,7 @@ func (x *SelectDevicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SelectDevicesRequest.ProtoReflect.Descriptor instead.
 func (*SelectDevicesRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{18}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SelectDevicesRequest) GetCustomerId() string {
@@ -1969,7 +2071,7 @@ type SelectDevicesResponse struct {
 
 func (x *SelectDevicesResponse) Reset() {
 	*x = SelectDevicesResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[19]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1981,7 +2083,7 @@ func (x *SelectDevicesResponse) String() string {
 func (*SelectDevicesResponse) ProtoMessage() {}
 
 func (x *SelectDevicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[19]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1994,7 +2096,7 @@ func (x *SelectDevicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SelectDevicesResponse.ProtoReflect.Descriptor instead.
 func (*SelectDevicesResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{19}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SelectDevicesResponse) GetCustomerId() string {
@@ -2047,7 +2149,7 @@ type ListLicensesRequest struct {
 
 func (x *ListLicensesRequest) Reset() {
 	*x = ListLicensesRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[20]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2059,7 +2161,7 @@ func (x *ListLicensesRequest) String() string {
 func (*ListLicensesRequest) ProtoMessage() {}
 
 func (x *ListLicensesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[20]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2072,7 +2174,7 @@ func (x *ListLicensesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLicensesRequest.ProtoReflect.Descriptor instead.
 func (*ListLicensesRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{20}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListLicensesRequest) GetCustomerId() string {
@@ -2117,7 +2219,7 @@ type ListLicensesResponse struct {
 
 func (x *ListLicensesResponse) Reset() {
 	*x = ListLicensesResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[21]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2129,7 +2231,7 @@ func (x *ListLicensesResponse) String() string {
 func (*ListLicensesResponse) ProtoMessage() {}
 
 func (x *ListLicensesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[21]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2142,7 +2244,7 @@ func (x *ListLicensesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLicensesResponse.ProtoReflect.Descriptor instead.
 func (*ListLicensesResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{21}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListLicensesResponse) GetLicenses() []*License {
@@ -2182,7 +2284,7 @@ type ListDownloadsRequest struct {
 
 func (x *ListDownloadsRequest) Reset() {
 	*x = ListDownloadsRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2194,7 +2296,7 @@ func (x *ListDownloadsRequest) String() string {
 func (*ListDownloadsRequest) ProtoMessage() {}
 
 func (x *ListDownloadsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2207,7 +2309,7 @@ func (x *ListDownloadsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDownloadsRequest.ProtoReflect.Descriptor instead.
 func (*ListDownloadsRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{22}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListDownloadsRequest) GetCustomerId() string {
@@ -2259,7 +2361,7 @@ type Download struct {
 
 func (x *Download) Reset() {
 	*x = Download{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2271,7 +2373,7 @@ func (x *Download) String() string {
 func (*Download) ProtoMessage() {}
 
 func (x *Download) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2284,7 +2386,7 @@ func (x *Download) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Download.ProtoReflect.Descriptor instead.
 func (*Download) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{23}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Download) GetDeviceId() string {
@@ -2337,7 +2439,7 @@ type ListDownloadsResponse struct {
 
 func (x *ListDownloadsResponse) Reset() {
 	*x = ListDownloadsResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2349,7 +2451,7 @@ func (x *ListDownloadsResponse) String() string {
 func (*ListDownloadsResponse) ProtoMessage() {}
 
 func (x *ListDownloadsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2362,7 +2464,7 @@ func (x *ListDownloadsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDownloadsResponse.ProtoReflect.Descriptor instead.
 func (*ListDownloadsResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{24}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListDownloadsResponse) GetCustomerId() string {
@@ -2433,7 +2535,7 @@ type ListDevicesRequest struct {
 
 func (x *ListDevicesRequest) Reset() {
 	*x = ListDevicesRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2445,7 +2547,7 @@ func (x *ListDevicesRequest) String() string {
 func (*ListDevicesRequest) ProtoMessage() {}
 
 func (x *ListDevicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2458,7 +2560,7 @@ func (x *ListDevicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDevicesRequest.ProtoReflect.Descriptor instead.
 func (*ListDevicesRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{25}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListDevicesRequest) GetCustomerId() string {
@@ -2502,7 +2604,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2514,7 +2616,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2527,7 +2629,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{26}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Device) GetDeviceId() string {
@@ -2596,7 +2698,7 @@ type ListDevicesResponse struct {
 
 func (x *ListDevicesResponse) Reset() {
 	*x = ListDevicesResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2608,7 +2710,7 @@ func (x *ListDevicesResponse) String() string {
 func (*ListDevicesResponse) ProtoMessage() {}
 
 func (x *ListDevicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2621,7 +2723,7 @@ func (x *ListDevicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDevicesResponse.ProtoReflect.Descriptor instead.
 func (*ListDevicesResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{27}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListDevicesResponse) GetDevices() []*Device {
@@ -2678,7 +2780,7 @@ type GetCustomerRequest struct {
 
 func (x *GetCustomerRequest) Reset() {
 	*x = GetCustomerRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2690,7 +2792,7 @@ func (x *GetCustomerRequest) String() string {
 func (*GetCustomerRequest) ProtoMessage() {}
 
 func (x *GetCustomerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2703,7 +2805,7 @@ func (x *GetCustomerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCustomerRequest.ProtoReflect.Descriptor instead.
 func (*GetCustomerRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{28}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GetCustomerRequest) GetCustomerId() string {
@@ -2740,7 +2842,7 @@ type CustomerLicense struct {
 
 func (x *CustomerLicense) Reset() {
 	*x = CustomerLicense{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[29]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2752,7 +2854,7 @@ func (x *CustomerLicense) String() string {
 func (*CustomerLicense) ProtoMessage() {}
 
 func (x *CustomerLicense) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[29]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2765,7 +2867,7 @@ func (x *CustomerLicense) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomerLicense.ProtoReflect.Descriptor instead.
 func (*CustomerLicense) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{29}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CustomerLicense) GetLicense() *License {
@@ -2805,7 +2907,7 @@ type Quota struct {
 
 func (x *Quota) Reset() {
 	*x = Quota{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[30]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2817,7 +2919,7 @@ func (x *Quota) String() string {
 func (*Quota) ProtoMessage() {}
 
 func (x *Quota) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[30]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2830,7 +2932,7 @@ func (x *Quota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quota.ProtoReflect.Descriptor instead.
 func (*Quota) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{30}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Quota) GetLimit() uint32 {
@@ -2878,7 +2980,7 @@ type CustomerTitle struct {
 
 func (x *CustomerTitle) Reset() {
 	*x = CustomerTitle{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[31]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2890,7 +2992,7 @@ func (x *CustomerTitle) String() string {
 func (*CustomerTitle) ProtoMessage() {}
 
 func (x *CustomerTitle) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[31]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2903,7 +3005,7 @@ func (x *CustomerTitle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomerTitle.ProtoReflect.Descriptor instead.
 func (*CustomerTitle) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{31}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CustomerTitle) GetTitleId() string {
@@ -2953,7 +3055,7 @@ type CustomerStudio struct {
 
 func (x *CustomerStudio) Reset() {
 	*x = CustomerStudio{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[32]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2965,7 +3067,7 @@ func (x *CustomerStudio) String() string {
 func (*CustomerStudio) ProtoMessage() {}
 
 func (x *CustomerStudio) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[32]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2978,7 +3080,7 @@ func (x *CustomerStudio) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomerStudio.ProtoReflect.Descriptor instead.
 func (*CustomerStudio) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{32}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CustomerStudio) GetStudioId() string {
@@ -3025,6 +3127,8 @@ type GetCustomerResponse struct {
 	Titles []*CustomerTitle `protobuf:"bytes,9,rep,name=titles,proto3" json:"titles,omitempty"`
 	// By studio id.
 	Studios []*CustomerStudio `protobuf:"bytes,10,rep,name=studios,proto3" json:"studios,omitempty"`
+	// What is lent, on each page. It counts in the limits above as if it were downloaded.
+	Allowances []*Allowance `protobuf:"bytes,42,rep,name=allowances,proto3" json:"allowances,omitempty"`
 	// As in ListLicensesResponse.
 	Sequence      uint64 `protobuf:"varint,11,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	NextPageToken string `protobuf:"bytes,12,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
@@ -3034,7 +3138,7 @@ type GetCustomerResponse struct {
 
 func (x *GetCustomerResponse) Reset() {
 	*x = GetCustomerResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[33]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3046,7 +3150,7 @@ func (x *GetCustomerResponse) String() string {
 func (*GetCustomerResponse) ProtoMessage() {}
 
 func (x *GetCustomerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[33]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3059,7 +3163,7 @@ func (x *GetCustomerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCustomerResponse.ProtoReflect.Descriptor instead.
 func (*GetCustomerResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{33}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *GetCustomerResponse) GetCustomerId() string {
@@ -3153,6 +3257,13 @@ func (x *GetCustomerResponse) GetStudios() []*CustomerStudio {
 	return nil
 }
 
+func (x *GetCustomerResponse) GetAllowances() []*Allowance {
+	if x != nil {
+		return x.Allowances
+	}
+	return nil
+}
+
 func (x *GetCustomerResponse) GetSequence() uint64 {
 	if x != nil {
 		return x.Sequence
@@ -3196,7 +3307,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[34]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3208,7 +3319,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[34]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3221,7 +3332,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{34}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Refusal) GetRule() Rule {
@@ -3319,7 +3430,7 @@ type RuleViolation struct {
 
 func (x *RuleViolation) Reset() {
 	*x = RuleViolation{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[35]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3331,7 +3442,7 @@ func (x *RuleViolation) String() string {
 func (*RuleViolation) ProtoMessage() {}
 
 func (x *RuleViolation) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[35]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3344,7 +3455,7 @@ func (x *RuleViolation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuleViolation.ProtoReflect.Descriptor instead.
 func (*RuleViolation) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{35}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RuleViolation) GetRule() Rule {
@@ -3436,7 +3547,7 @@ type Remedy struct {
 
 func (x *Remedy) Reset() {
 	*x = Remedy{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[36]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3448,7 +3559,7 @@ func (x *Remedy) String() string {
 func (*Remedy) ProtoMessage() {}
 
 func (x *Remedy) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[36]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3461,7 +3572,7 @@ func (x *Remedy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remedy.ProtoReflect.Descriptor instead.
 func (*Remedy) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{36}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Remedy) GetDeviceId() string {
@@ -3493,7 +3604,7 @@ type SessionRequest struct {
 
 func (x *SessionRequest) Reset() {
 	*x = SessionRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[37]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3505,7 +3616,7 @@ func (x *SessionRequest) String() string {
 func (*SessionRequest) ProtoMessage() {}
 
 func (x *SessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[37]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3518,7 +3629,7 @@ func (x *SessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRequest.ProtoReflect.Descriptor instead.
 func (*SessionRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{37}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SessionRequest) GetCalls() []*SessionCall {
@@ -3568,7 +3679,7 @@ type SessionCall struct {
 
 func (x *SessionCall) Reset() {
 	*x = SessionCall{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[38]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3580,7 +3691,7 @@ func (x *SessionCall) String() string {
 func (*SessionCall) ProtoMessage() {}
 
 func (x *SessionCall) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[38]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3593,7 +3704,7 @@ func (x *SessionCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionCall.ProtoReflect.Descriptor instead.
 func (*SessionCall) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{38}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SessionCall) GetId() uint64 {
@@ -3823,7 +3934,7 @@ type SessionResponse struct {
 
 func (x *SessionResponse) Reset() {
 	*x = SessionResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[39]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3835,7 +3946,7 @@ func (x *SessionResponse) String() string {
 func (*SessionResponse) ProtoMessage() {}
 
 func (x *SessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[39]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3848,7 +3959,7 @@ func (x *SessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionResponse.ProtoReflect.Descriptor instead.
 func (*SessionResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{39}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SessionResponse) GetLimits() *SessionLimits {
@@ -3891,7 +4002,7 @@ type SessionLimits struct {
 
 func (x *SessionLimits) Reset() {
 	*x = SessionLimits{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[40]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3903,7 +4014,7 @@ func (x *SessionLimits) String() string {
 func (*SessionLimits) ProtoMessage() {}
 
 func (x *SessionLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[40]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3916,7 +4027,7 @@ func (x *SessionLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionLimits.ProtoReflect.Descriptor instead.
 func (*SessionLimits) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{40}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SessionLimits) GetMaxMessageBytes() uint32 {
@@ -3981,7 +4092,7 @@ type SessionOutcome struct {
 
 func (x *SessionOutcome) Reset() {
 	*x = SessionOutcome{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[41]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3993,7 +4104,7 @@ func (x *SessionOutcome) String() string {
 func (*SessionOutcome) ProtoMessage() {}
 
 func (x *SessionOutcome) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[41]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4006,7 +4117,7 @@ func (x *SessionOutcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionOutcome.ProtoReflect.Descriptor instead.
 func (*SessionOutcome) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{41}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SessionOutcome) GetId() uint64 {
@@ -4263,7 +4374,16 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	" \x01(\tR\rsignedLicense\"J\n" +
 	"\vProvisional\x12;\n" +
 	"\vaccepted_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"acceptedAt\"\xe7\x02\n" +
+	"acceptedAt\"\xec\x01\n" +
+	"\tAllowance\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x1b\n" +
+	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12\x1b\n" +
+	"\ttitle_ids\x18\x03 \x03(\tR\btitleIds\x12\x1d\n" +
+	"\n" +
+	"gateway_id\x18\x04 \x01(\tR\tgatewayId\x123\n" +
+	"\alent_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x06lentAt\x129\n" +
+	"\n" +
+	"expires_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\xe7\x02\n" +
 	"\x13RenewLicenseRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1b\n" +
@@ -4497,7 +4617,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x06yearly\x18\x05 \x01(\v2\x12.licensed.v1.QuotaR\x06yearly\"]\n" +
 	"\x0eCustomerStudio\x12\x1b\n" +
 	"\tstudio_id\x18\x01 \x01(\tR\bstudioId\x12.\n" +
-	"\blicenses\x18\x02 \x01(\v2\x12.licensed.v1.QuotaR\blicenses\"\xf1\x05\n" +
+	"\blicenses\x18\x02 \x01(\v2\x12.licensed.v1.QuotaR\blicenses\"\xa9\x06\n" +
 	"\x13GetCustomerResponse\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12/\n" +
@@ -4514,7 +4634,10 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\blicenses\x18\b \x03(\v2\x1c.licensed.v1.CustomerLicenseR\blicenses\x122\n" +
 	"\x06titles\x18\t \x03(\v2\x1a.licensed.v1.CustomerTitleR\x06titles\x125\n" +
 	"\astudios\x18\n" +
-	" \x03(\v2\x1b.licensed.v1.CustomerStudioR\astudios\x12\x1a\n" +
+	" \x03(\v2\x1b.licensed.v1.CustomerStudioR\astudios\x126\n" +
+	"\n" +
+	"allowances\x18* \x03(\v2\x16.licensed.v1.AllowanceR\n" +
+	"allowances\x12\x1a\n" +
 	"\bsequence\x18\v \x01(\x04R\bsequence\x12&\n" +
 	"\x0fnext_page_token\x18\f \x01(\tR\rnextPageToken\"\xd6\x02\n" +
 	"\aRefusal\x12%\n" +
@@ -4611,7 +4734,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x1aLICENSE_STATUS_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15LICENSE_STATUS_ACTIVE\x10\x01\x12\x1a\n" +
 	"\x16LICENSE_STATUS_EXPIRED\x10\x02\x12\x1b\n" +
-	"\x17LICENSE_STATUS_RELEASED\x10\x03*\xb7\x03\n" +
+	"\x17LICENSE_STATUS_RELEASED\x10\x03*\x83\x04\n" +
 	"\x04Rule\x12\x14\n" +
 	"\x10RULE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11RULE_DEVICE_LIMIT\x10\x01\x12\x15\n" +
@@ -4631,7 +4754,10 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x13RULE_SELECTION_MADE\x10\x0e\x12\x0f\n" +
 	"\vRULE_PLAYED\x10\x14\x12\x16\n" +
 	"\x12RULE_DEVICE_TITLES\x10\x15\x12\x16\n" +
-	"\x12RULE_MONTHLY_LIMIT\x10\x162\x89\n" +
+	"\x12RULE_MONTHLY_LIMIT\x10\x16\x12\x16\n" +
+	"\x12RULE_NO_ALLOWANCES\x10,\x12\x18\n" +
+	"\x14RULE_ALLOWANCE_LIMIT\x10-\x12\x18\n" +
+	"\x14RULE_ALLOWANCE_ENDED\x10.2\x89\n" +
 	"\n" +
 	"\x0eLicenseService\x12c\n" +
 	"\x0eAcquireLicense\x12\".licensed.v1.AcquireLicenseRequest\x1a#.licensed.v1.AcquireLicenseResponse\"\b\x8a\xcf\x18\x04\n" +
@@ -4677,7 +4803,7 @@ func file_licensed_v1_license_service_proto_rawDescGZIP() []byte {
 }
 
 var file_licensed_v1_license_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_licensed_v1_license_service_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_licensed_v1_license_service_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_licensed_v1_license_service_proto_goTypes = []any{
 	(FactKind)(0),                    // 0: licensed.v1.FactKind
 	(LicenseStatus)(0),               // 1: licensed.v1.LicenseStatus
@@ -4686,172 +4812,176 @@ var file_licensed_v1_license_service_proto_goTypes = []any{
 	(*AcquireLicenseRequest)(nil),    // 4: licensed.v1.AcquireLicenseRequest
 	(*AcquireLicenseResponse)(nil),   // 5: licensed.v1.AcquireLicenseResponse
 	(*Provisional)(nil),              // 6: licensed.v1.Provisional
-	(*RenewLicenseRequest)(nil),      // 7: licensed.v1.RenewLicenseRequest
-	(*RenewLicenseResponse)(nil),     // 8: licensed.v1.RenewLicenseResponse
-	(*ReleaseLicenseRequest)(nil),    // 9: licensed.v1.ReleaseLicenseRequest
-	(*ReleaseLicenseResponse)(nil),   // 10: licensed.v1.ReleaseLicenseResponse
-	(*RecordPlaybackRequest)(nil),    // 11: licensed.v1.RecordPlaybackRequest
-	(*RecordPlaybackResponse)(nil),   // 12: licensed.v1.RecordPlaybackResponse
-	(*DeactivateDeviceRequest)(nil),  // 13: licensed.v1.DeactivateDeviceRequest
-	(*DeactivateDeviceResponse)(nil), // 14: licensed.v1.DeactivateDeviceResponse
-	(*Removal)(nil),                  // 15: licensed.v1.Removal
-	(*ChangePlanRequest)(nil),        // 16: licensed.v1.ChangePlanRequest
-	(*ChangePlanResponse)(nil),       // 17: licensed.v1.ChangePlanResponse
-	(*Fact)(nil),                     // 18: licensed.v1.Fact
-	(*SyncDeviceRequest)(nil),        // 19: licensed.v1.SyncDeviceRequest
-	(*SyncDeviceResponse)(nil),       // 20: licensed.v1.SyncDeviceResponse
-	(*SelectDevicesRequest)(nil),     // 21: licensed.v1.SelectDevicesRequest
-	(*SelectDevicesResponse)(nil),    // 22: licensed.v1.SelectDevicesResponse
-	(*ListLicensesRequest)(nil),      // 23: licensed.v1.ListLicensesRequest
-	(*ListLicensesResponse)(nil),     // 24: licensed.v1.ListLicensesResponse
-	(*ListDownloadsRequest)(nil),     // 25: licensed.v1.ListDownloadsRequest
-	(*Download)(nil),                 // 26: licensed.v1.Download
-	(*ListDownloadsResponse)(nil),    // 27: licensed.v1.ListDownloadsResponse
-	(*ListDevicesRequest)(nil),       // 28: licensed.v1.ListDevicesRequest
-	(*Device)(nil),                   // 29: licensed.v1.Device
-	(*ListDevicesResponse)(nil),      // 30: licensed.v1.ListDevicesResponse
-	(*GetCustomerRequest)(nil),       // 31: licensed.v1.GetCustomerRequest
-	(*CustomerLicense)(nil),          // 32: licensed.v1.CustomerLicense
-	(*Quota)(nil),                    // 33: licensed.v1.Quota
-	(*CustomerTitle)(nil),            // 34: licensed.v1.CustomerTitle
-	(*CustomerStudio)(nil),           // 35: licensed.v1.CustomerStudio
-	(*GetCustomerResponse)(nil),      // 36: licensed.v1.GetCustomerResponse
-	(*Refusal)(nil),                  // 37: licensed.v1.Refusal
-	(*RuleViolation)(nil),            // 38: licensed.v1.RuleViolation
-	(*Remedy)(nil),                   // 39: licensed.v1.Remedy
-	(*SessionRequest)(nil),           // 40: licensed.v1.SessionRequest
-	(*SessionCall)(nil),              // 41: licensed.v1.SessionCall
-	(*SessionResponse)(nil),          // 42: licensed.v1.SessionResponse
-	(*SessionLimits)(nil),            // 43: licensed.v1.SessionLimits
-	(*SessionOutcome)(nil),           // 44: licensed.v1.SessionOutcome
-	(*timestamppb.Timestamp)(nil),    // 45: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),      // 46: google.protobuf.Duration
-	(*status.Status)(nil),            // 47: google.rpc.Status
+	(*Allowance)(nil),                // 7: licensed.v1.Allowance
+	(*RenewLicenseRequest)(nil),      // 8: licensed.v1.RenewLicenseRequest
+	(*RenewLicenseResponse)(nil),     // 9: licensed.v1.RenewLicenseResponse
+	(*ReleaseLicenseRequest)(nil),    // 10: licensed.v1.ReleaseLicenseRequest
+	(*ReleaseLicenseResponse)(nil),   // 11: licensed.v1.ReleaseLicenseResponse
+	(*RecordPlaybackRequest)(nil),    // 12: licensed.v1.RecordPlaybackRequest
+	(*RecordPlaybackResponse)(nil),   // 13: licensed.v1.RecordPlaybackResponse
+	(*DeactivateDeviceRequest)(nil),  // 14: licensed.v1.DeactivateDeviceRequest
+	(*DeactivateDeviceResponse)(nil), // 15: licensed.v1.DeactivateDeviceResponse
+	(*Removal)(nil),                  // 16: licensed.v1.Removal
+	(*ChangePlanRequest)(nil),        // 17: licensed.v1.ChangePlanRequest
+	(*ChangePlanResponse)(nil),       // 18: licensed.v1.ChangePlanResponse
+	(*Fact)(nil),                     // 19: licensed.v1.Fact
+	(*SyncDeviceRequest)(nil),        // 20: licensed.v1.SyncDeviceRequest
+	(*SyncDeviceResponse)(nil),       // 21: licensed.v1.SyncDeviceResponse
+	(*SelectDevicesRequest)(nil),     // 22: licensed.v1.SelectDevicesRequest
+	(*SelectDevicesResponse)(nil),    // 23: licensed.v1.SelectDevicesResponse
+	(*ListLicensesRequest)(nil),      // 24: licensed.v1.ListLicensesRequest
+	(*ListLicensesResponse)(nil),     // 25: licensed.v1.ListLicensesResponse
+	(*ListDownloadsRequest)(nil),     // 26: licensed.v1.ListDownloadsRequest
+	(*Download)(nil),                 // 27: licensed.v1.Download
+	(*ListDownloadsResponse)(nil),    // 28: licensed.v1.ListDownloadsResponse
+	(*ListDevicesRequest)(nil),       // 29: licensed.v1.ListDevicesRequest
+	(*Device)(nil),                   // 30: licensed.v1.Device
+	(*ListDevicesResponse)(nil),      // 31: licensed.v1.ListDevicesResponse
+	(*GetCustomerRequest)(nil),       // 32: licensed.v1.GetCustomerRequest
+	(*CustomerLicense)(nil),          // 33: licensed.v1.CustomerLicense
+	(*Quota)(nil),                    // 34: licensed.v1.Quota
+	(*CustomerTitle)(nil),            // 35: licensed.v1.CustomerTitle
+	(*CustomerStudio)(nil),           // 36: licensed.v1.CustomerStudio
+	(*GetCustomerResponse)(nil),      // 37: licensed.v1.GetCustomerResponse
+	(*Refusal)(nil),                  // 38: licensed.v1.Refusal
+	(*RuleViolation)(nil),            // 39: licensed.v1.RuleViolation
+	(*Remedy)(nil),                   // 40: licensed.v1.Remedy
+	(*SessionRequest)(nil),           // 41: licensed.v1.SessionRequest
+	(*SessionCall)(nil),              // 42: licensed.v1.SessionCall
+	(*SessionResponse)(nil),          // 43: licensed.v1.SessionResponse
+	(*SessionLimits)(nil),            // 44: licensed.v1.SessionLimits
+	(*SessionOutcome)(nil),           // 45: licensed.v1.SessionOutcome
+	(*timestamppb.Timestamp)(nil),    // 46: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),      // 47: google.protobuf.Duration
+	(*status.Status)(nil),            // 48: google.rpc.Status
 }
 var file_licensed_v1_license_service_proto_depIdxs = []int32{
-	45,  // 0: licensed.v1.License.acquired_at:type_name -> google.protobuf.Timestamp
-	45,  // 1: licensed.v1.License.expires_at:type_name -> google.protobuf.Timestamp
-	45,  // 2: licensed.v1.AcquireLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
+	46,  // 0: licensed.v1.License.acquired_at:type_name -> google.protobuf.Timestamp
+	46,  // 1: licensed.v1.License.expires_at:type_name -> google.protobuf.Timestamp
+	46,  // 2: licensed.v1.AcquireLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
 	3,   // 3: licensed.v1.AcquireLicenseResponse.license:type_name -> licensed.v1.License
-	45,  // 4: licensed.v1.Provisional.accepted_at:type_name -> google.protobuf.Timestamp
-	45,  // 5: licensed.v1.RenewLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
-	45,  // 6: licensed.v1.RenewLicenseRequest.acquired_at:type_name -> google.protobuf.Timestamp
-	3,   // 7: licensed.v1.RenewLicenseResponse.license:type_name -> licensed.v1.License
-	6,   // 8: licensed.v1.RenewLicenseResponse.provisional:type_name -> licensed.v1.Provisional
-	45,  // 9: licensed.v1.ReleaseLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
-	45,  // 10: licensed.v1.ReleaseLicenseRequest.acquired_at:type_name -> google.protobuf.Timestamp
-	3,   // 11: licensed.v1.ReleaseLicenseResponse.license:type_name -> licensed.v1.License
-	6,   // 12: licensed.v1.ReleaseLicenseResponse.provisional:type_name -> licensed.v1.Provisional
-	45,  // 13: licensed.v1.RecordPlaybackRequest.issued_at:type_name -> google.protobuf.Timestamp
-	45,  // 14: licensed.v1.RecordPlaybackRequest.played_at:type_name -> google.protobuf.Timestamp
-	45,  // 15: licensed.v1.RecordPlaybackRequest.sent_at:type_name -> google.protobuf.Timestamp
-	3,   // 16: licensed.v1.RecordPlaybackResponse.license:type_name -> licensed.v1.License
-	45,  // 17: licensed.v1.DeactivateDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
-	45,  // 18: licensed.v1.DeactivateDeviceRequest.activated_at:type_name -> google.protobuf.Timestamp
-	15,  // 19: licensed.v1.DeactivateDeviceResponse.removal:type_name -> licensed.v1.Removal
-	45,  // 20: licensed.v1.ChangePlanRequest.issued_at:type_name -> google.protobuf.Timestamp
-	45,  // 21: licensed.v1.ChangePlanRequest.plan_changed_at:type_name -> google.protobuf.Timestamp
-	45,  // 22: licensed.v1.ChangePlanResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
-	0,   // 23: licensed.v1.Fact.kind:type_name -> licensed.v1.FactKind
-	45,  // 24: licensed.v1.Fact.at:type_name -> google.protobuf.Timestamp
-	45,  // 25: licensed.v1.SyncDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
-	18,  // 26: licensed.v1.SyncDeviceRequest.facts:type_name -> licensed.v1.Fact
-	45,  // 27: licensed.v1.SyncDeviceRequest.sent_at:type_name -> google.protobuf.Timestamp
-	6,   // 28: licensed.v1.SyncDeviceResponse.provisional:type_name -> licensed.v1.Provisional
-	45,  // 29: licensed.v1.SelectDevicesRequest.issued_at:type_name -> google.protobuf.Timestamp
-	3,   // 30: licensed.v1.ListLicensesResponse.licenses:type_name -> licensed.v1.License
-	45,  // 31: licensed.v1.ListDownloadsRequest.since:type_name -> google.protobuf.Timestamp
-	45,  // 32: licensed.v1.Download.at:type_name -> google.protobuf.Timestamp
-	26,  // 33: licensed.v1.ListDownloadsResponse.downloads:type_name -> licensed.v1.Download
-	45,  // 34: licensed.v1.ListDownloadsResponse.next_allowed_at:type_name -> google.protobuf.Timestamp
-	45,  // 35: licensed.v1.Device.last_download_at:type_name -> google.protobuf.Timestamp
-	45,  // 36: licensed.v1.Device.activated_at:type_name -> google.protobuf.Timestamp
-	33,  // 37: licensed.v1.Device.licenses:type_name -> licensed.v1.Quota
-	29,  // 38: licensed.v1.ListDevicesResponse.devices:type_name -> licensed.v1.Device
-	45,  // 39: licensed.v1.ListDevicesResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
-	3,   // 40: licensed.v1.CustomerLicense.license:type_name -> licensed.v1.License
-	1,   // 41: licensed.v1.CustomerLicense.status:type_name -> licensed.v1.LicenseStatus
-	45,  // 42: licensed.v1.CustomerLicense.first_played_at:type_name -> google.protobuf.Timestamp
-	45,  // 43: licensed.v1.Quota.next_at:type_name -> google.protobuf.Timestamp
-	33,  // 44: licensed.v1.CustomerTitle.yearly:type_name -> licensed.v1.Quota
-	33,  // 45: licensed.v1.CustomerStudio.licenses:type_name -> licensed.v1.Quota
-	45,  // 46: licensed.v1.GetCustomerResponse.as_of:type_name -> google.protobuf.Timestamp
-	45,  // 47: licensed.v1.GetCustomerResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
-	33,  // 48: licensed.v1.GetCustomerResponse.devices_in_use:type_name -> licensed.v1.Quota
-	33,  // 49: licensed.v1.GetCustomerResponse.deactivations:type_name -> licensed.v1.Quota
-	33,  // 50: licensed.v1.GetCustomerResponse.monthly_downloads:type_name -> licensed.v1.Quota
-	45,  // 51: licensed.v1.GetCustomerResponse.grace_until:type_name -> google.protobuf.Timestamp
-	29,  // 52: licensed.v1.GetCustomerResponse.devices:type_name -> licensed.v1.Device
-	32,  // 53: licensed.v1.GetCustomerResponse.licenses:type_name -> licensed.v1.CustomerLicense
-	34,  // 54: licensed.v1.GetCustomerResponse.titles:type_name -> licensed.v1.CustomerTitle
-	35,  // 55: licensed.v1.GetCustomerResponse.studios:type_name -> licensed.v1.CustomerStudio
-	2,   // 56: licensed.v1.Refusal.rule:type_name -> licensed.v1.Rule
-	45,  // 57: licensed.v1.Refusal.next_allowed_at:type_name -> google.protobuf.Timestamp
-	38,  // 58: licensed.v1.Refusal.violations:type_name -> licensed.v1.RuleViolation
-	2,   // 59: licensed.v1.RuleViolation.rule:type_name -> licensed.v1.Rule
-	45,  // 60: licensed.v1.RuleViolation.next_allowed_at:type_name -> google.protobuf.Timestamp
-	39,  // 61: licensed.v1.RuleViolation.freed_by:type_name -> licensed.v1.Remedy
-	41,  // 62: licensed.v1.SessionRequest.calls:type_name -> licensed.v1.SessionCall
-	46,  // 63: licensed.v1.SessionCall.timeout:type_name -> google.protobuf.Duration
-	4,   // 64: licensed.v1.SessionCall.acquire_license:type_name -> licensed.v1.AcquireLicenseRequest
-	7,   // 65: licensed.v1.SessionCall.renew_license:type_name -> licensed.v1.RenewLicenseRequest
-	9,   // 66: licensed.v1.SessionCall.release_license:type_name -> licensed.v1.ReleaseLicenseRequest
-	11,  // 67: licensed.v1.SessionCall.record_playback:type_name -> licensed.v1.RecordPlaybackRequest
-	13,  // 68: licensed.v1.SessionCall.deactivate_device:type_name -> licensed.v1.DeactivateDeviceRequest
-	16,  // 69: licensed.v1.SessionCall.change_plan:type_name -> licensed.v1.ChangePlanRequest
-	23,  // 70: licensed.v1.SessionCall.list_licenses:type_name -> licensed.v1.ListLicensesRequest
-	25,  // 71: licensed.v1.SessionCall.list_downloads:type_name -> licensed.v1.ListDownloadsRequest
-	28,  // 72: licensed.v1.SessionCall.list_devices:type_name -> licensed.v1.ListDevicesRequest
-	19,  // 73: licensed.v1.SessionCall.sync_device:type_name -> licensed.v1.SyncDeviceRequest
-	31,  // 74: licensed.v1.SessionCall.get_customer:type_name -> licensed.v1.GetCustomerRequest
-	21,  // 75: licensed.v1.SessionCall.select_devices:type_name -> licensed.v1.SelectDevicesRequest
-	43,  // 76: licensed.v1.SessionResponse.limits:type_name -> licensed.v1.SessionLimits
-	44,  // 77: licensed.v1.SessionResponse.outcomes:type_name -> licensed.v1.SessionOutcome
-	46,  // 78: licensed.v1.SessionLimits.max_timeout:type_name -> google.protobuf.Duration
-	47,  // 79: licensed.v1.SessionOutcome.error:type_name -> google.rpc.Status
-	5,   // 80: licensed.v1.SessionOutcome.acquire_license:type_name -> licensed.v1.AcquireLicenseResponse
-	8,   // 81: licensed.v1.SessionOutcome.renew_license:type_name -> licensed.v1.RenewLicenseResponse
-	10,  // 82: licensed.v1.SessionOutcome.release_license:type_name -> licensed.v1.ReleaseLicenseResponse
-	12,  // 83: licensed.v1.SessionOutcome.record_playback:type_name -> licensed.v1.RecordPlaybackResponse
-	14,  // 84: licensed.v1.SessionOutcome.deactivate_device:type_name -> licensed.v1.DeactivateDeviceResponse
-	17,  // 85: licensed.v1.SessionOutcome.change_plan:type_name -> licensed.v1.ChangePlanResponse
-	24,  // 86: licensed.v1.SessionOutcome.list_licenses:type_name -> licensed.v1.ListLicensesResponse
-	27,  // 87: licensed.v1.SessionOutcome.list_downloads:type_name -> licensed.v1.ListDownloadsResponse
-	30,  // 88: licensed.v1.SessionOutcome.list_devices:type_name -> licensed.v1.ListDevicesResponse
-	20,  // 89: licensed.v1.SessionOutcome.sync_device:type_name -> licensed.v1.SyncDeviceResponse
-	36,  // 90: licensed.v1.SessionOutcome.get_customer:type_name -> licensed.v1.GetCustomerResponse
-	22,  // 91: licensed.v1.SessionOutcome.select_devices:type_name -> licensed.v1.SelectDevicesResponse
-	4,   // 92: licensed.v1.LicenseService.AcquireLicense:input_type -> licensed.v1.AcquireLicenseRequest
-	7,   // 93: licensed.v1.LicenseService.RenewLicense:input_type -> licensed.v1.RenewLicenseRequest
-	9,   // 94: licensed.v1.LicenseService.ReleaseLicense:input_type -> licensed.v1.ReleaseLicenseRequest
-	11,  // 95: licensed.v1.LicenseService.RecordPlayback:input_type -> licensed.v1.RecordPlaybackRequest
-	13,  // 96: licensed.v1.LicenseService.DeactivateDevice:input_type -> licensed.v1.DeactivateDeviceRequest
-	16,  // 97: licensed.v1.LicenseService.ChangePlan:input_type -> licensed.v1.ChangePlanRequest
-	19,  // 98: licensed.v1.LicenseService.SyncDevice:input_type -> licensed.v1.SyncDeviceRequest
-	21,  // 99: licensed.v1.LicenseService.SelectDevices:input_type -> licensed.v1.SelectDevicesRequest
-	23,  // 100: licensed.v1.LicenseService.ListLicenses:input_type -> licensed.v1.ListLicensesRequest
-	25,  // 101: licensed.v1.LicenseService.ListDownloads:input_type -> licensed.v1.ListDownloadsRequest
-	28,  // 102: licensed.v1.LicenseService.ListDevices:input_type -> licensed.v1.ListDevicesRequest
-	31,  // 103: licensed.v1.LicenseService.GetCustomer:input_type -> licensed.v1.GetCustomerRequest
-	40,  // 104: licensed.v1.LicenseService.Session:input_type -> licensed.v1.SessionRequest
-	5,   // 105: licensed.v1.LicenseService.AcquireLicense:output_type -> licensed.v1.AcquireLicenseResponse
-	8,   // 106: licensed.v1.LicenseService.RenewLicense:output_type -> licensed.v1.RenewLicenseResponse
-	10,  // 107: licensed.v1.LicenseService.ReleaseLicense:output_type -> licensed.v1.ReleaseLicenseResponse
-	12,  // 108: licensed.v1.LicenseService.RecordPlayback:output_type -> licensed.v1.RecordPlaybackResponse
-	14,  // 109: licensed.v1.LicenseService.DeactivateDevice:output_type -> licensed.v1.DeactivateDeviceResponse
-	17,  // 110: licensed.v1.LicenseService.ChangePlan:output_type -> licensed.v1.ChangePlanResponse
-	20,  // 111: licensed.v1.LicenseService.SyncDevice:output_type -> licensed.v1.SyncDeviceResponse
-	22,  // 112: licensed.v1.LicenseService.SelectDevices:output_type -> licensed.v1.SelectDevicesResponse
-	24,  // 113: licensed.v1.LicenseService.ListLicenses:output_type -> licensed.v1.ListLicensesResponse
-	27,  // 114: licensed.v1.LicenseService.ListDownloads:output_type -> licensed.v1.ListDownloadsResponse
-	30,  // 115: licensed.v1.LicenseService.ListDevices:output_type -> licensed.v1.ListDevicesResponse
-	36,  // 116: licensed.v1.LicenseService.GetCustomer:output_type -> licensed.v1.GetCustomerResponse
-	42,  // 117: licensed.v1.LicenseService.Session:output_type -> licensed.v1.SessionResponse
-	105, // [105:118] is the sub-list for method output_type
-	92,  // [92:105] is the sub-list for method input_type
-	92,  // [92:92] is the sub-list for extension type_name
-	92,  // [92:92] is the sub-list for extension extendee
-	0,   // [0:92] is the sub-list for field type_name
+	46,  // 4: licensed.v1.Provisional.accepted_at:type_name -> google.protobuf.Timestamp
+	46,  // 5: licensed.v1.Allowance.lent_at:type_name -> google.protobuf.Timestamp
+	46,  // 6: licensed.v1.Allowance.expires_at:type_name -> google.protobuf.Timestamp
+	46,  // 7: licensed.v1.RenewLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
+	46,  // 8: licensed.v1.RenewLicenseRequest.acquired_at:type_name -> google.protobuf.Timestamp
+	3,   // 9: licensed.v1.RenewLicenseResponse.license:type_name -> licensed.v1.License
+	6,   // 10: licensed.v1.RenewLicenseResponse.provisional:type_name -> licensed.v1.Provisional
+	46,  // 11: licensed.v1.ReleaseLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
+	46,  // 12: licensed.v1.ReleaseLicenseRequest.acquired_at:type_name -> google.protobuf.Timestamp
+	3,   // 13: licensed.v1.ReleaseLicenseResponse.license:type_name -> licensed.v1.License
+	6,   // 14: licensed.v1.ReleaseLicenseResponse.provisional:type_name -> licensed.v1.Provisional
+	46,  // 15: licensed.v1.RecordPlaybackRequest.issued_at:type_name -> google.protobuf.Timestamp
+	46,  // 16: licensed.v1.RecordPlaybackRequest.played_at:type_name -> google.protobuf.Timestamp
+	46,  // 17: licensed.v1.RecordPlaybackRequest.sent_at:type_name -> google.protobuf.Timestamp
+	3,   // 18: licensed.v1.RecordPlaybackResponse.license:type_name -> licensed.v1.License
+	46,  // 19: licensed.v1.DeactivateDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
+	46,  // 20: licensed.v1.DeactivateDeviceRequest.activated_at:type_name -> google.protobuf.Timestamp
+	16,  // 21: licensed.v1.DeactivateDeviceResponse.removal:type_name -> licensed.v1.Removal
+	46,  // 22: licensed.v1.ChangePlanRequest.issued_at:type_name -> google.protobuf.Timestamp
+	46,  // 23: licensed.v1.ChangePlanRequest.plan_changed_at:type_name -> google.protobuf.Timestamp
+	46,  // 24: licensed.v1.ChangePlanResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
+	0,   // 25: licensed.v1.Fact.kind:type_name -> licensed.v1.FactKind
+	46,  // 26: licensed.v1.Fact.at:type_name -> google.protobuf.Timestamp
+	46,  // 27: licensed.v1.SyncDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
+	19,  // 28: licensed.v1.SyncDeviceRequest.facts:type_name -> licensed.v1.Fact
+	46,  // 29: licensed.v1.SyncDeviceRequest.sent_at:type_name -> google.protobuf.Timestamp
+	6,   // 30: licensed.v1.SyncDeviceResponse.provisional:type_name -> licensed.v1.Provisional
+	46,  // 31: licensed.v1.SelectDevicesRequest.issued_at:type_name -> google.protobuf.Timestamp
+	3,   // 32: licensed.v1.ListLicensesResponse.licenses:type_name -> licensed.v1.License
+	46,  // 33: licensed.v1.ListDownloadsRequest.since:type_name -> google.protobuf.Timestamp
+	46,  // 34: licensed.v1.Download.at:type_name -> google.protobuf.Timestamp
+	27,  // 35: licensed.v1.ListDownloadsResponse.downloads:type_name -> licensed.v1.Download
+	46,  // 36: licensed.v1.ListDownloadsResponse.next_allowed_at:type_name -> google.protobuf.Timestamp
+	46,  // 37: licensed.v1.Device.last_download_at:type_name -> google.protobuf.Timestamp
+	46,  // 38: licensed.v1.Device.activated_at:type_name -> google.protobuf.Timestamp
+	34,  // 39: licensed.v1.Device.licenses:type_name -> licensed.v1.Quota
+	30,  // 40: licensed.v1.ListDevicesResponse.devices:type_name -> licensed.v1.Device
+	46,  // 41: licensed.v1.ListDevicesResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
+	3,   // 42: licensed.v1.CustomerLicense.license:type_name -> licensed.v1.License
+	1,   // 43: licensed.v1.CustomerLicense.status:type_name -> licensed.v1.LicenseStatus
+	46,  // 44: licensed.v1.CustomerLicense.first_played_at:type_name -> google.protobuf.Timestamp
+	46,  // 45: licensed.v1.Quota.next_at:type_name -> google.protobuf.Timestamp
+	34,  // 46: licensed.v1.CustomerTitle.yearly:type_name -> licensed.v1.Quota
+	34,  // 47: licensed.v1.CustomerStudio.licenses:type_name -> licensed.v1.Quota
+	46,  // 48: licensed.v1.GetCustomerResponse.as_of:type_name -> google.protobuf.Timestamp
+	46,  // 49: licensed.v1.GetCustomerResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
+	34,  // 50: licensed.v1.GetCustomerResponse.devices_in_use:type_name -> licensed.v1.Quota
+	34,  // 51: licensed.v1.GetCustomerResponse.deactivations:type_name -> licensed.v1.Quota
+	34,  // 52: licensed.v1.GetCustomerResponse.monthly_downloads:type_name -> licensed.v1.Quota
+	46,  // 53: licensed.v1.GetCustomerResponse.grace_until:type_name -> google.protobuf.Timestamp
+	30,  // 54: licensed.v1.GetCustomerResponse.devices:type_name -> licensed.v1.Device
+	33,  // 55: licensed.v1.GetCustomerResponse.licenses:type_name -> licensed.v1.CustomerLicense
+	35,  // 56: licensed.v1.GetCustomerResponse.titles:type_name -> licensed.v1.CustomerTitle
+	36,  // 57: licensed.v1.GetCustomerResponse.studios:type_name -> licensed.v1.CustomerStudio
+	7,   // 58: licensed.v1.GetCustomerResponse.allowances:type_name -> licensed.v1.Allowance
+	2,   // 59: licensed.v1.Refusal.rule:type_name -> licensed.v1.Rule
+	46,  // 60: licensed.v1.Refusal.next_allowed_at:type_name -> google.protobuf.Timestamp
+	39,  // 61: licensed.v1.Refusal.violations:type_name -> licensed.v1.RuleViolation
+	2,   // 62: licensed.v1.RuleViolation.rule:type_name -> licensed.v1.Rule
+	46,  // 63: licensed.v1.RuleViolation.next_allowed_at:type_name -> google.protobuf.Timestamp
+	40,  // 64: licensed.v1.RuleViolation.freed_by:type_name -> licensed.v1.Remedy
+	42,  // 65: licensed.v1.SessionRequest.calls:type_name -> licensed.v1.SessionCall
+	47,  // 66: licensed.v1.SessionCall.timeout:type_name -> google.protobuf.Duration
+	4,   // 67: licensed.v1.SessionCall.acquire_license:type_name -> licensed.v1.AcquireLicenseRequest
+	8,   // 68: licensed.v1.SessionCall.renew_license:type_name -> licensed.v1.RenewLicenseRequest
+	10,  // 69: licensed.v1.SessionCall.release_license:type_name -> licensed.v1.ReleaseLicenseRequest
+	12,  // 70: licensed.v1.SessionCall.record_playback:type_name -> licensed.v1.RecordPlaybackRequest
+	14,  // 71: licensed.v1.SessionCall.deactivate_device:type_name -> licensed.v1.DeactivateDeviceRequest
+	17,  // 72: licensed.v1.SessionCall.change_plan:type_name -> licensed.v1.ChangePlanRequest
+	24,  // 73: licensed.v1.SessionCall.list_licenses:type_name -> licensed.v1.ListLicensesRequest
+	26,  // 74: licensed.v1.SessionCall.list_downloads:type_name -> licensed.v1.ListDownloadsRequest
+	29,  // 75: licensed.v1.SessionCall.list_devices:type_name -> licensed.v1.ListDevicesRequest
+	20,  // 76: licensed.v1.SessionCall.sync_device:type_name -> licensed.v1.SyncDeviceRequest
+	32,  // 77: licensed.v1.SessionCall.get_customer:type_name -> licensed.v1.GetCustomerRequest
+	22,  // 78: licensed.v1.SessionCall.select_devices:type_name -> licensed.v1.SelectDevicesRequest
+	44,  // 79: licensed.v1.SessionResponse.limits:type_name -> licensed.v1.SessionLimits
+	45,  // 80: licensed.v1.SessionResponse.outcomes:type_name -> licensed.v1.SessionOutcome
+	47,  // 81: licensed.v1.SessionLimits.max_timeout:type_name -> google.protobuf.Duration
+	48,  // 82: licensed.v1.SessionOutcome.error:type_name -> google.rpc.Status
+	5,   // 83: licensed.v1.SessionOutcome.acquire_license:type_name -> licensed.v1.AcquireLicenseResponse
+	9,   // 84: licensed.v1.SessionOutcome.renew_license:type_name -> licensed.v1.RenewLicenseResponse
+	11,  // 85: licensed.v1.SessionOutcome.release_license:type_name -> licensed.v1.ReleaseLicenseResponse
+	13,  // 86: licensed.v1.SessionOutcome.record_playback:type_name -> licensed.v1.RecordPlaybackResponse
+	15,  // 87: licensed.v1.SessionOutcome.deactivate_device:type_name -> licensed.v1.DeactivateDeviceResponse
+	18,  // 88: licensed.v1.SessionOutcome.change_plan:type_name -> licensed.v1.ChangePlanResponse
+	25,  // 89: licensed.v1.SessionOutcome.list_licenses:type_name -> licensed.v1.ListLicensesResponse
+	28,  // 90: licensed.v1.SessionOutcome.list_downloads:type_name -> licensed.v1.ListDownloadsResponse
+	31,  // 91: licensed.v1.SessionOutcome.list_devices:type_name -> licensed.v1.ListDevicesResponse
+	21,  // 92: licensed.v1.SessionOutcome.sync_device:type_name -> licensed.v1.SyncDeviceResponse
+	37,  // 93: licensed.v1.SessionOutcome.get_customer:type_name -> licensed.v1.GetCustomerResponse
+	23,  // 94: licensed.v1.SessionOutcome.select_devices:type_name -> licensed.v1.SelectDevicesResponse
+	4,   // 95: licensed.v1.LicenseService.AcquireLicense:input_type -> licensed.v1.AcquireLicenseRequest
+	8,   // 96: licensed.v1.LicenseService.RenewLicense:input_type -> licensed.v1.RenewLicenseRequest
+	10,  // 97: licensed.v1.LicenseService.ReleaseLicense:input_type -> licensed.v1.ReleaseLicenseRequest
+	12,  // 98: licensed.v1.LicenseService.RecordPlayback:input_type -> licensed.v1.RecordPlaybackRequest
+	14,  // 99: licensed.v1.LicenseService.DeactivateDevice:input_type -> licensed.v1.DeactivateDeviceRequest
+	17,  // 100: licensed.v1.LicenseService.ChangePlan:input_type -> licensed.v1.ChangePlanRequest
+	20,  // 101: licensed.v1.LicenseService.SyncDevice:input_type -> licensed.v1.SyncDeviceRequest
+	22,  // 102: licensed.v1.LicenseService.SelectDevices:input_type -> licensed.v1.SelectDevicesRequest
+	24,  // 103: licensed.v1.LicenseService.ListLicenses:input_type -> licensed.v1.ListLicensesRequest
+	26,  // 104: licensed.v1.LicenseService.ListDownloads:input_type -> licensed.v1.ListDownloadsRequest
+	29,  // 105: licensed.v1.LicenseService.ListDevices:input_type -> licensed.v1.ListDevicesRequest
+	32,  // 106: licensed.v1.LicenseService.GetCustomer:input_type -> licensed.v1.GetCustomerRequest
+	41,  // 107: licensed.v1.LicenseService.Session:input_type -> licensed.v1.SessionRequest
+	5,   // 108: licensed.v1.LicenseService.AcquireLicense:output_type -> licensed.v1.AcquireLicenseResponse
+	9,   // 109: licensed.v1.LicenseService.RenewLicense:output_type -> licensed.v1.RenewLicenseResponse
+	11,  // 110: licensed.v1.LicenseService.ReleaseLicense:output_type -> licensed.v1.ReleaseLicenseResponse
+	13,  // 111: licensed.v1.LicenseService.RecordPlayback:output_type -> licensed.v1.RecordPlaybackResponse
+	15,  // 112: licensed.v1.LicenseService.DeactivateDevice:output_type -> licensed.v1.DeactivateDeviceResponse
+	18,  // 113: licensed.v1.LicenseService.ChangePlan:output_type -> licensed.v1.ChangePlanResponse
+	21,  // 114: licensed.v1.LicenseService.SyncDevice:output_type -> licensed.v1.SyncDeviceResponse
+	23,  // 115: licensed.v1.LicenseService.SelectDevices:output_type -> licensed.v1.SelectDevicesResponse
+	25,  // 116: licensed.v1.LicenseService.ListLicenses:output_type -> licensed.v1.ListLicensesResponse
+	28,  // 117: licensed.v1.LicenseService.ListDownloads:output_type -> licensed.v1.ListDownloadsResponse
+	31,  // 118: licensed.v1.LicenseService.ListDevices:output_type -> licensed.v1.ListDevicesResponse
+	37,  // 119: licensed.v1.LicenseService.GetCustomer:output_type -> licensed.v1.GetCustomerResponse
+	43,  // 120: licensed.v1.LicenseService.Session:output_type -> licensed.v1.SessionResponse
+	108, // [108:121] is the sub-list for method output_type
+	95,  // [95:108] is the sub-list for method input_type
+	95,  // [95:95] is the sub-list for extension type_name
+	95,  // [95:95] is the sub-list for extension extendee
+	0,   // [0:95] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_license_service_proto_init() }
@@ -4861,10 +4991,10 @@ func file_licensed_v1_license_service_proto_init() {
 	}
 	file_licensed_v1_access_proto_init()
 	file_licensed_v1_license_service_proto_msgTypes[0].OneofWrappers = []any{}
-	file_licensed_v1_license_service_proto_msgTypes[12].OneofWrappers = []any{}
-	file_licensed_v1_license_service_proto_msgTypes[24].OneofWrappers = []any{}
-	file_licensed_v1_license_service_proto_msgTypes[30].OneofWrappers = []any{}
-	file_licensed_v1_license_service_proto_msgTypes[38].OneofWrappers = []any{
+	file_licensed_v1_license_service_proto_msgTypes[13].OneofWrappers = []any{}
+	file_licensed_v1_license_service_proto_msgTypes[25].OneofWrappers = []any{}
+	file_licensed_v1_license_service_proto_msgTypes[31].OneofWrappers = []any{}
+	file_licensed_v1_license_service_proto_msgTypes[39].OneofWrappers = []any{
 		(*SessionCall_AcquireLicense)(nil),
 		(*SessionCall_RenewLicense)(nil),
 		(*SessionCall_ReleaseLicense)(nil),
@@ -4878,7 +5008,7 @@ func file_licensed_v1_license_service_proto_init() {
 		(*SessionCall_GetCustomer)(nil),
 		(*SessionCall_SelectDevices)(nil),
 	}
-	file_licensed_v1_license_service_proto_msgTypes[41].OneofWrappers = []any{
+	file_licensed_v1_license_service_proto_msgTypes[42].OneofWrappers = []any{
 		(*SessionOutcome_Error)(nil),
 		(*SessionOutcome_AcquireLicense)(nil),
 		(*SessionOutcome_RenewLicense)(nil),
@@ -4899,7 +5029,7 @@ func file_licensed_v1_license_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_v1_license_service_proto_rawDesc), len(file_licensed_v1_license_service_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   42,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -51,8 +51,11 @@ type LicenseSnapshot struct {
 	SelectionChosen bool `protobuf:"varint,12,opt,name=selection_chosen,json=selectionChosen,proto3" json:"selection_chosen,omitempty"`
 	// From version 4: until when devices that do not stay may renew − time_ms; absent if there is no such time.
 	GraceUntilAfterMs *int64 `protobuf:"zigzag64,20,opt,name=grace_until_after_ms,json=graceUntilAfterMs,proto3,oneof" json:"grace_until_after_ms,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// From version 4: allowances that have not ended, by number; and the highest number.
+	Allowances    []*LicenseSnapshot_Allowance `protobuf:"bytes,40,rep,name=allowances,proto3" json:"allowances,omitempty"`
+	LastAllowance uint64                       `protobuf:"varint,41,opt,name=last_allowance,json=lastAllowance,proto3" json:"last_allowance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LicenseSnapshot) Reset() {
@@ -176,6 +179,109 @@ func (x *LicenseSnapshot) GetGraceUntilAfterMs() int64 {
 	return 0
 }
 
+func (x *LicenseSnapshot) GetAllowances() []*LicenseSnapshot_Allowance {
+	if x != nil {
+		return x.Allowances
+	}
+	return nil
+}
+
+func (x *LicenseSnapshot) GetLastAllowance() uint64 {
+	if x != nil {
+		return x.LastAllowance
+	}
+	return 0
+}
+
+// Allowance is what was lent to a device and is not settled.
+type LicenseSnapshot_Allowance struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Number uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// Position in devices.
+	Device    uint32 `protobuf:"varint,2,opt,name=device,proto3" json:"device,omitempty"`
+	GatewayId string `protobuf:"bytes,3,opt,name=gateway_id,json=gatewayId,proto3" json:"gateway_id,omitempty"`
+	// time_ms − lending.
+	LentAgoMs int64 `protobuf:"varint,4,opt,name=lent_ago_ms,json=lentAgoMs,proto3" json:"lent_ago_ms,omitempty"`
+	// End − lending.
+	UntilAfterMs int64 `protobuf:"varint,5,opt,name=until_after_ms,json=untilAfterMs,proto3" json:"until_after_ms,omitempty"`
+	// Positions in title_ids and studio_ids: a title and its studio, for each unit.
+	Units         []uint32 `protobuf:"varint,6,rep,packed,name=units,proto3" json:"units,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LicenseSnapshot_Allowance) Reset() {
+	*x = LicenseSnapshot_Allowance{}
+	mi := &file_licensed_v1_snapshot_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LicenseSnapshot_Allowance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LicenseSnapshot_Allowance) ProtoMessage() {}
+
+func (x *LicenseSnapshot_Allowance) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_snapshot_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LicenseSnapshot_Allowance.ProtoReflect.Descriptor instead.
+func (*LicenseSnapshot_Allowance) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_snapshot_proto_rawDescGZIP(), []int{0, 0}
+}
+
+func (x *LicenseSnapshot_Allowance) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *LicenseSnapshot_Allowance) GetDevice() uint32 {
+	if x != nil {
+		return x.Device
+	}
+	return 0
+}
+
+func (x *LicenseSnapshot_Allowance) GetGatewayId() string {
+	if x != nil {
+		return x.GatewayId
+	}
+	return ""
+}
+
+func (x *LicenseSnapshot_Allowance) GetLentAgoMs() int64 {
+	if x != nil {
+		return x.LentAgoMs
+	}
+	return 0
+}
+
+func (x *LicenseSnapshot_Allowance) GetUntilAfterMs() int64 {
+	if x != nil {
+		return x.UntilAfterMs
+	}
+	return 0
+}
+
+func (x *LicenseSnapshot_Allowance) GetUnits() []uint32 {
+	if x != nil {
+		return x.Units
+	}
+	return nil
+}
+
 // Device is a device that the customer has used.
 type LicenseSnapshot_Device struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -201,7 +307,7 @@ type LicenseSnapshot_Device struct {
 
 func (x *LicenseSnapshot_Device) Reset() {
 	*x = LicenseSnapshot_Device{}
-	mi := &file_licensed_v1_snapshot_proto_msgTypes[1]
+	mi := &file_licensed_v1_snapshot_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -213,7 +319,7 @@ func (x *LicenseSnapshot_Device) String() string {
 func (*LicenseSnapshot_Device) ProtoMessage() {}
 
 func (x *LicenseSnapshot_Device) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_snapshot_proto_msgTypes[1]
+	mi := &file_licensed_v1_snapshot_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -226,7 +332,7 @@ func (x *LicenseSnapshot_Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LicenseSnapshot_Device.ProtoReflect.Descriptor instead.
 func (*LicenseSnapshot_Device) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_snapshot_proto_rawDescGZIP(), []int{0, 0}
+	return file_licensed_v1_snapshot_proto_rawDescGZIP(), []int{0, 1}
 }
 
 func (x *LicenseSnapshot_Device) GetDeviceId() string {
@@ -335,7 +441,7 @@ type LicenseSnapshot_License struct {
 
 func (x *LicenseSnapshot_License) Reset() {
 	*x = LicenseSnapshot_License{}
-	mi := &file_licensed_v1_snapshot_proto_msgTypes[2]
+	mi := &file_licensed_v1_snapshot_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -347,7 +453,7 @@ func (x *LicenseSnapshot_License) String() string {
 func (*LicenseSnapshot_License) ProtoMessage() {}
 
 func (x *LicenseSnapshot_License) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_snapshot_proto_msgTypes[2]
+	mi := &file_licensed_v1_snapshot_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -360,7 +466,7 @@ func (x *LicenseSnapshot_License) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LicenseSnapshot_License.ProtoReflect.Descriptor instead.
 func (*LicenseSnapshot_License) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_snapshot_proto_rawDescGZIP(), []int{0, 1}
+	return file_licensed_v1_snapshot_proto_rawDescGZIP(), []int{0, 2}
 }
 
 func (x *LicenseSnapshot_License) GetDevice() uint32 {
@@ -486,7 +592,7 @@ var File_licensed_v1_snapshot_proto protoreflect.FileDescriptor
 
 const file_licensed_v1_snapshot_proto_rawDesc = "" +
 	"\n" +
-	"\x1alicensed/v1/snapshot.proto\x12\vlicensed.v1\"\x94\r\n" +
+	"\x1alicensed/v1/snapshot.proto\x12\vlicensed.v1\"\xbc\x0f\n" +
 	"\x0fLicenseSnapshot\x12\x17\n" +
 	"\aplan_id\x18\x01 \x01(\tR\x06planId\x12\x17\n" +
 	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\x12\x14\n" +
@@ -502,7 +608,19 @@ const file_licensed_v1_snapshot_proto_rawDesc = "" +
 	" \x01(\x12H\x01R\x11planIssuedAfterMs\x88\x01\x01\x12'\n" +
 	"\x0fselection_binds\x18\v \x01(\bR\x0eselectionBinds\x12)\n" +
 	"\x10selection_chosen\x18\f \x01(\bR\x0fselectionChosen\x124\n" +
-	"\x14grace_until_after_ms\x18\x14 \x01(\x12H\x02R\x11graceUntilAfterMs\x88\x01\x01\x1a\xfd\x02\n" +
+	"\x14grace_until_after_ms\x18\x14 \x01(\x12H\x02R\x11graceUntilAfterMs\x88\x01\x01\x12F\n" +
+	"\n" +
+	"allowances\x18( \x03(\v2&.licensed.v1.LicenseSnapshot.AllowanceR\n" +
+	"allowances\x12%\n" +
+	"\x0elast_allowance\x18) \x01(\x04R\rlastAllowance\x1a\xb6\x01\n" +
+	"\tAllowance\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x16\n" +
+	"\x06device\x18\x02 \x01(\rR\x06device\x12\x1d\n" +
+	"\n" +
+	"gateway_id\x18\x03 \x01(\tR\tgatewayId\x12\x1e\n" +
+	"\vlent_ago_ms\x18\x04 \x01(\x03R\tlentAgoMs\x12$\n" +
+	"\x0euntil_after_ms\x18\x05 \x01(\x03R\funtilAfterMs\x12\x14\n" +
+	"\x05units\x18\x06 \x03(\rR\x05units\x1a\xfd\x02\n" +
 	"\x06Device\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x14\n" +
 	"\x05order\x18\x02 \x01(\x04R\x05order\x12 \n" +
@@ -555,20 +673,22 @@ func file_licensed_v1_snapshot_proto_rawDescGZIP() []byte {
 	return file_licensed_v1_snapshot_proto_rawDescData
 }
 
-var file_licensed_v1_snapshot_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_licensed_v1_snapshot_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_licensed_v1_snapshot_proto_goTypes = []any{
-	(*LicenseSnapshot)(nil),         // 0: licensed.v1.LicenseSnapshot
-	(*LicenseSnapshot_Device)(nil),  // 1: licensed.v1.LicenseSnapshot.Device
-	(*LicenseSnapshot_License)(nil), // 2: licensed.v1.LicenseSnapshot.License
+	(*LicenseSnapshot)(nil),           // 0: licensed.v1.LicenseSnapshot
+	(*LicenseSnapshot_Allowance)(nil), // 1: licensed.v1.LicenseSnapshot.Allowance
+	(*LicenseSnapshot_Device)(nil),    // 2: licensed.v1.LicenseSnapshot.Device
+	(*LicenseSnapshot_License)(nil),   // 3: licensed.v1.LicenseSnapshot.License
 }
 var file_licensed_v1_snapshot_proto_depIdxs = []int32{
-	1, // 0: licensed.v1.LicenseSnapshot.devices:type_name -> licensed.v1.LicenseSnapshot.Device
-	2, // 1: licensed.v1.LicenseSnapshot.licenses:type_name -> licensed.v1.LicenseSnapshot.License
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	2, // 0: licensed.v1.LicenseSnapshot.devices:type_name -> licensed.v1.LicenseSnapshot.Device
+	3, // 1: licensed.v1.LicenseSnapshot.licenses:type_name -> licensed.v1.LicenseSnapshot.License
+	1, // 2: licensed.v1.LicenseSnapshot.allowances:type_name -> licensed.v1.LicenseSnapshot.Allowance
+	3, // [3:3] is the sub-list for method output_type
+	3, // [3:3] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_snapshot_proto_init() }
@@ -577,15 +697,15 @@ func file_licensed_v1_snapshot_proto_init() {
 		return
 	}
 	file_licensed_v1_snapshot_proto_msgTypes[0].OneofWrappers = []any{}
-	file_licensed_v1_snapshot_proto_msgTypes[1].OneofWrappers = []any{}
 	file_licensed_v1_snapshot_proto_msgTypes[2].OneofWrappers = []any{}
+	file_licensed_v1_snapshot_proto_msgTypes[3].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_v1_snapshot_proto_rawDesc), len(file_licensed_v1_snapshot_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

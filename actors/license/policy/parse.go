@@ -36,6 +36,9 @@ const (
 	maxProvisionalHrs = 30 * 24
 	maxDeviceTitles   = 10_000
 	maxPlayHours      = 365 * 24
+	maxLent           = 50
+	maxAllowances     = 16
+	maxAllowanceHours = 30 * 24
 )
 
 // Error is one mistake in a policy file.
@@ -110,6 +113,7 @@ func Parse(name string, data []byte) (*Policy, error) {
 		sum:           sum,
 		plans:         map[string]Plan{},
 		studios:       map[string]Studio{},
+		allowances:    map[string]Allowances{},
 		studioDefault: Unlimited,
 		unlisted:      Title{Studio: "unlisted", YearlyLimit: Unlimited},
 		endWithin:     Unlimited,
@@ -264,8 +268,10 @@ func (f *file) plans(p *Policy, n *yaml.Node) {
 				f.limit(&plan.MonthlyDownloads, v, MaxYearlyLimit, "plans", id, key)
 			case "grace_days":
 				f.limit(&plan.GraceDays, v, maxDays, "plans", id, key)
+			case "allowances":
+				p.allowances[id] = f.allowances(v, "plans", id, key)
 			default:
-				f.unknown(k, "devices, titles_per_device, downloads_per_month or grace_days", "plans", id, key)
+				f.unknown(k, "devices, titles_per_device, downloads_per_month, grace_days or allowances", "plans", id, key)
 			}
 		}, "plans", id)
 		if !found {
@@ -273,6 +279,36 @@ func (f *file) plans(p *Policy, n *yaml.Node) {
 		}
 		p.plans[id] = plan // also a faulty one, so that the default plan is not reported missing as well
 	}, "plans")
+}
+
+// allowances reads what may be lent.
+func (f *file) allowances(n *yaml.Node, path ...string) Allowances {
+	a := Allowances{Allowances: 1, For: 48 * time.Hour}
+	found := false
+	f.each(n, func(key string, k, v *yaml.Node) {
+		path := append(slices.Clone(path), key)
+		switch key {
+		case "downloads":
+			found = true
+			if n, ok := f.number(v, 0, maxLent, path...); ok {
+				a.Downloads = uint32(n)
+			}
+		case "at_a_time":
+			if n, ok := f.number(v, 1, maxAllowances, path...); ok {
+				a.Allowances = uint32(n)
+			}
+		case "hours":
+			if n, ok := f.number(v, 1, maxAllowanceHours, path...); ok {
+				a.For = time.Duration(n) * time.Hour
+			}
+		default:
+			f.unknown(k, "downloads, at_a_time or hours", path...)
+		}
+	}, path...)
+	if !found {
+		f.fail(n, "is required", append(slices.Clone(path), "downloads")...)
+	}
+	return a
 }
 
 // studios reads the limits of studios.

@@ -153,8 +153,9 @@ type Policy struct {
 	playHours uint32
 	// endWithin is the number of days from AvailableUntil to End of titles that do not say; ends says that some titles
 	// have an End.
-	endWithin Limit
-	ends      bool
+	endWithin  Limit
+	ends       bool
+	allowances map[string]Allowances // by plan; none of plans that lend nothing
 }
 
 // Studio has what holds for a studio that is listed.
@@ -164,6 +165,14 @@ type Studio struct {
 	// PlayHours of its titles that have none of their own, as in Title; Unlimited if a playback ends nothing, 0 if the
 	// defaults hold.
 	PlayHours Limit
+}
+
+// Allowances are the limits of what may be lent to a customer.
+type Allowances struct {
+	// Downloads that may be lent at a time, in how many allowances; 0 for none.
+	Downloads, Allowances uint32
+	// For is the time from lending to the end.
+	For time.Duration
 }
 
 // Provisional is what gateways may grant while a customer's owner cannot be reached.
@@ -268,6 +277,9 @@ func (p *Policy) Remembered() uint32 { return p.remembered }
 
 // Provisional returns what gateways may grant while a customer's owner cannot be reached.
 func (p *Policy) Provisional() Provisional { return p.provisional }
+
+// Allowances returns what may be lent to a customer of a plan.
+func (p *Policy) Allowances(plan string) Allowances { return p.allowances[plan] }
 
 // Period returns for how long a licence is valid, a whole number of days.
 func (p *Policy) Period() time.Duration { return p.period }

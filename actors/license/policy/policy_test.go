@@ -41,7 +41,9 @@ titles:
   d: {}
 defaults: {studio: other, studio_downloads: 7, yearly_limit: 9}
 studios: {s: {downloads: 3}, t: {downloads: unlimited}}
-plans: {p: {devices: 1}, q: {devices: 0}}
+plans:
+  p: {devices: 1, allowances: {downloads: 4, at_a_time: 2, hours: 72}}
+  q: {devices: 0, allowances: {downloads: 3}}
 default_plan: q
 yearly_counts: both
 deactivations_per_year: 0
@@ -56,6 +58,15 @@ version: 2026.9
 	}
 	if got := p.Provisional(); got != (Provisional{0, 72 * time.Hour}) {
 		t.Errorf("provisional: %+v", got)
+	}
+	if got := p.Allowances("p"); got != (Allowances{4, 2, 72 * time.Hour}) {
+		t.Errorf("allowances of p: %+v", got)
+	}
+	if got := p.Allowances("q"); got != (Allowances{3, 1, 48 * time.Hour}) {
+		t.Errorf("allowances of q: %+v", got)
+	}
+	if got := Default().Allowances("premium"); got != (Allowances{}) {
+		t.Errorf("the default policy lends %+v", got)
 	}
 	if p.Version() != "2026.9" || p.Period() != 48*time.Hour || p.Counts() != Both || p.Deactivations() != 0 {
 		t.Errorf("version %q, period %v, counts %v, deactivations %v",
@@ -173,6 +184,10 @@ var mistakes = map[string]struct{ text, want string }{
 	"merge":     {good + "defaults: {<<: {studio: x}}", "f:3: defaults: a key must be a plain word"},
 	"plan limit": {"plans: {p: {devices: unlimited}}\n" +
 		"default_plan: p\n", `f:1: plans.p.devices: must be a whole number from 0 to 1000, not "unlimited"`},
+	"allowances": {"plans: {p: {devices: 1, allowances: {hours: 0, days: 2}}}\ndefault_plan: p\n",
+		"f:1: plans.p.allowances.hours: must be a whole number from 1 to 720, not \"0\"\n" +
+			"f:1: plans.p.allowances.days: unknown field, want downloads, at_a_time or hours\n" +
+			"f:1: plans.p.allowances.downloads: is required"},
 	"no plan": {"plans: {p: {devices: 1}, q: {devices: 1}}\n" +
 		"default_plan: r\n", `f:2: default_plan: there is no plan "r", want one of p, q`},
 	"required": {"{}", "f:1: plans: is required\nf:1: default_plan: is required"},
@@ -211,7 +226,7 @@ titles:
 defaults: {studio: "", studio_downloads: many, yearly_limit: }
 colour: red
 `, `f:2: plans.p.devices: must be a whole number from 0 to 1000, not "-1"
-f:2: plans.p.colour: unknown field, want devices, titles_per_device, downloads_per_month or grace_days
+f:2: plans.p.colour: unknown field, want devices, titles_per_device, downloads_per_month, grace_days or allowances
 f:3: plans.a/b: must be an id of 1 to 128 bytes without control characters, ':' or '/', not "a/b"
 f:4: plans.q.devices: is required
 f:7: studios.s: must be a mapping, not "3"
