@@ -229,8 +229,8 @@ func (v view) ofPlan(rule licensedv1.Rule, limit policy.Limit, n int) violation 
 	return violation{rule: rule, limit: uint32(limit), current: uint32(n), plan: plan}
 }
 
-// eachDownload calls fn with the times of the downloads in the month, of whatever title, and the latest time for what is
-// lent.
+// eachDownload calls fn with the times of the downloads in the month, of whatever title, and the latest time for what
+// is lent.
 func (v view) eachDownload(fn func(at int64)) {
 	v.eachLent(month, func(a *allowance, _ unit, _ int64) { fn(a.until) })
 	for i := range v.state.licenses {

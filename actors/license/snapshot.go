@@ -20,7 +20,8 @@ const (
 
 // mapper returns the event mapper of the state's snapshot.
 func (s *State) mapper() string {
-	if s.grace != 0 || s.lastAllowance != 0 || slices.ContainsFunc(s.licenses, func(l license) bool { return l.playHours > 0 }) {
+	if s.grace != 0 || s.lastAllowance != 0 ||
+		slices.ContainsFunc(s.licenses, func(l license) bool { return l.playHours > 0 }) {
 		return snapshotMapper
 	}
 	return thirdMapper
