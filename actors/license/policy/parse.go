@@ -271,7 +271,8 @@ func (f *file) plans(p *Policy, n *yaml.Node) {
 			case "allowances":
 				p.allowances[id] = f.allowances(v, "plans", id, key)
 			default:
-				f.unknown(k, "devices, titles_per_device, downloads_per_month, grace_days or allowances", "plans", id, key)
+				f.unknown(k, "devices, titles_per_device, downloads_per_month, grace_days or allowances",
+					"plans", id, key)
 			}
 		}, "plans", id)
 		if !found {
