@@ -39,6 +39,15 @@ var (
 	ErrNotSupported = errors.New("request is not understood")
 )
 
+// DeniedError says that the owner does not let the caller do what the request asks for. Not executed.
+type DeniedError struct {
+	// Text says to the caller what is missing.
+	Text string
+}
+
+// Error says why.
+func (e *DeniedError) Error() string { return "denied by the owner: " + e.Text }
+
 // StampError refuses a command that the gateway stamped (Command.Stamped), because commands with a later stamp are
 // forgotten. Not executed, and an attempt with this stamp never will be. The gateway sends the command again with the
 // time At, if no attempt with the former stamp may have been executed.

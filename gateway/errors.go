@@ -95,10 +95,14 @@ func refused(r *licensedv1.Refusal) error {
 // docs/reference/errors.md lists the results.
 func runtimeError(err error, command bool, now time.Time) *connect.Error {
 	var limited *actors.RateLimitedError
+	var denied *actors.DeniedError
 	switch {
 	case errors.As(err, &limited):
 		return retryError(connect.CodeResourceExhausted, licensedv1.ReasonRateLimited,
 			limited.Error(), limited.RetryAfter)
+	case errors.As(err, &denied):
+		return apiError(connect.CodePermissionDenied, licensedv1.ReasonNotAllowed,
+			"the node does not allow this: "+denied.Text+"; not executed")
 	case errors.Is(err, actors.ErrIDReused):
 		return apiError(connect.CodeAlreadyExists, licensedv1.ReasonIDReused,
 			"this command_id was used before with other content; use a new one for a new command")

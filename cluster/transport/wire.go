@@ -58,6 +58,11 @@ func failure(err error) *clusterv1.Response {
 		r.RetryAfterMicros = limited.RetryAfter.Microseconds()
 		return r
 	}
+	var denied *actors.DeniedError
+	if errors.As(err, &denied) {
+		r.Code, r.Message = clusterv1.Code_CODE_DENIED, text(denied.Text)
+		return r
+	}
 	for _, c := range errorCodes {
 		if errors.Is(err, c.err) {
 			r.Code = c.code
@@ -110,6 +115,8 @@ func errorOf(r *clusterv1.Response) error {
 		if at := r.GetStampAt(); at != 0 {
 			return &actors.StampError{At: moment(at)}
 		}
+	case clusterv1.Code_CODE_DENIED:
+		return &actors.DeniedError{Text: r.GetMessage()}
 	case clusterv1.Code_CODE_RATE_LIMITED:
 		after := time.Duration(min(max(r.GetRetryAfterMicros(), 0), int64(time.Hour/time.Microsecond))) * time.Microsecond
 		return &actors.RateLimitedError{Reason: r.GetMessage(), RetryAfter: after}

@@ -231,7 +231,8 @@ func (o *options) securitySettings() []settings.Setting {
 		{
 			Name: "auth-file", Value: &c.AuthFile, Unit: "file", For: operator, Roles: all,
 			Help: "who may call the API and use the admin port: tokens, certificates, issuers of JSON Web Tokens and " +
-				"their roles (docs/guide/security.md); read again when it changes",
+				"their roles (docs/guide/security.md); a node decides again by it what callers of gateways may do; " +
+				"read again when it changes",
 			Unset: "everybody who reaches them",
 		},
 		{
@@ -242,8 +243,8 @@ func (o *options) securitySettings() []settings.Setting {
 		},
 		{
 			Name: "accept-risk", Value: &c.AcceptRisks, Unit: "risks", For: operator, Roles: all,
-			Help: "risks to start with, by name: open-api, open-operations, open-admin, open-node, open-gossip, " +
-				"for a port that others reach and that is not encrypted or does not ask for credentials",
+			Help: "risks to start with, by name: open-api, open-operations, open-admin, open-node, open-callers, " +
+				"open-gossip, for a port that others reach and that is not encrypted or does not ask for credentials",
 			Unset: "a process with such a port does not start",
 		},
 		{

@@ -13,6 +13,7 @@ import (
 	"licensed/cluster/ownership"
 	"licensed/cluster/shardmap"
 	"licensed/gateway"
+	"licensed/gateway/auth"
 	"licensed/internal/optional"
 	"licensed/internal/status"
 	"licensed/internal/tlsfiles"
@@ -88,6 +89,10 @@ type Config struct {
 	Events   *status.Events
 	Members  *status.Members
 	Metrics  *Metrics
+	// Authorizer decides again about the callers of requests of other processes, and Authenticator verifies the tokens
+	// of operators; nil: callers have no identity here.
+	Authorizer    auth.Authorizer
+	Authenticator auth.Authenticator
 	// Tracer of requests; nil for none.
 	Tracer *tracing.Tracer
 	Now    func() time.Time

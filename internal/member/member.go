@@ -20,7 +20,6 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"licensed/actors"
 	"licensed/actors/license"
 	"licensed/cluster"
 	"licensed/cluster/membership"
@@ -30,7 +29,6 @@ import (
 	"licensed/cluster/routing"
 	"licensed/cluster/transport"
 	"licensed/gateway"
-	"licensed/internal/caller"
 	"licensed/internal/payload"
 	"licensed/internal/status"
 	"licensed/internal/version"
@@ -158,7 +156,7 @@ func (m *Self) listen() (err error) {
 		t.ServerTLS, t.ClientTLS = encryption.Server(), encryption.Client
 	}
 	t.Member = m.config.Name
-	t.Handler, t.Codec = m, payload.Codec{}
+	t.Handler, t.Codec = handler{m}, payload.Codec{}
 	t.MaxPeers = m.config.MaxPeers
 	// A nil pointer in the interface would not be nil.
 	if m.config.Tracer != nil {
@@ -481,51 +479,7 @@ func (m *Self) API() string {
 	return net.JoinHostPort(host, port)
 }
 
-// errNoNode is the answer to requests for customers at a process that holds none.
-var errNoNode = fmt.Errorf("%w: this process is a gateway", actors.ErrNotOwner)
-
-// Execute implements transport.Handler.
-func (m *Self) Execute(ctx context.Context, kind, id string, c actors.Command) (actors.Reply, error) {
-	node, err := m.of(kind)
-	if err != nil {
-		return actors.Reply{}, err
-	}
-	if by := caller.FromContext(ctx); by != nil {
-		c.Principal, c.Reason = by.Principal, by.Reason
-	}
-	return node.Execute(ctx, id, c)
-}
-
-// Query implements transport.Handler.
-func (m *Self) Query(ctx context.Context, kind, id string, query any) (actors.Answer, error) {
-	node, err := m.of(kind)
-	if err != nil {
-		return actors.Answer{}, err
-	}
-	return node.Query(ctx, id, query)
-}
-
-// Operate implements transport.Handler.
-func (m *Self) Operate(ctx context.Context, kind, id string, request any) (actors.Answer, error) {
-	node, err := m.of(kind)
-	if err != nil {
-		return actors.Answer{}, err
-	}
-	return node.Operate(ctx, id, request)
-}
-
-// of returns the node that holds aggregates of a kind.
-func (m *Self) of(kind string) (*cluster.Node, error) {
-	if kind != license.Name {
-		return nil, fmt.Errorf("%w: aggregates of kind %q", actors.ErrNotSupported, kind)
-	}
-	if node, ok := m.config.Node.Get(); ok {
-		return node, nil
-	}
-	return nil, errNoNode
-}
-
-// Drain implements transport.Handler and routing.Self: the process hands over its shards and holds none
+// Drain implements routing.Self: the process hands over its shards and holds none
 // until it is started again. What it serves beside that it still serves.
 func (m *Self) Drain(context.Context) error {
 	node, ok := m.config.Node.Get()
@@ -589,7 +543,7 @@ func HandOver(ctx context.Context, node *cluster.Node, log *slog.Logger) error {
 	return nil
 }
 
-// Undrain implements transport.Handler and routing.Self: the process takes shards again. A drain that is not complete
+// Undrain implements routing.Self: the process takes shards again. A drain that is not complete
 // is completed first.
 func (m *Self) Undrain(context.Context) error {
 	node, ok := m.config.Node.Get()

@@ -8,6 +8,7 @@ import (
 	"licensed/cluster"
 	"licensed/cluster/routing"
 	"licensed/cluster/transport"
+	"licensed/gateway/auth"
 	"licensed/internal/optional"
 )
 
@@ -27,6 +28,7 @@ type Metrics struct {
 	waited       prometheus.Counter
 	connections  *prometheus.CounterVec
 	rejected     *prometheus.CounterVec
+	denied       *prometheus.CounterVec
 }
 
 // NewMetrics returns the metrics, registered. A process that holds shards also has those of node, once there is one.
@@ -64,6 +66,9 @@ func NewMetrics(r prometheus.Registerer, node *optional.Value[cluster.Node], hol
 			"Connections to other processes, by result: made, failed, lost.", "event"),
 		rejected: counters("licensed_cluster_rejected_messages_total",
 			"Messages of other processes that were refused, by reason.", "reason"),
+		denied: counters("licensed_cluster_denied_requests_total",
+			"Requests of other processes whose callers may not do what they ask for, by reason. Gateways deny those "+
+				"themselves.", "reason"),
 	}
 	gauge := func(name, help string, value func(*cluster.Node) float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
@@ -75,7 +80,10 @@ func NewMetrics(r prometheus.Registerer, node *optional.Value[cluster.Node], hol
 		})
 	}
 	r.MustRegister(m.members, m.shards, m.incarnations, m.happenings, m.moves, m.routed, m.attempts, m.waited,
-		m.connections, m.rejected)
+		m.connections, m.rejected, m.denied)
+	for _, reason := range denials {
+		m.denied.WithLabelValues(reason)
+	}
 	for _, change := range changes {
 		m.happenings.WithLabelValues(change) // A series that begins with its first event increases unseen by alerts.
 	}
@@ -162,3 +170,12 @@ func (m *Metrics) listener() transport.Listener {
 		Rejected:     func(reason string) { m.rejected.WithLabelValues(reason).Inc() },
 	}
 }
+
+// denials are why requests of other processes are denied: the reasons of package auth, and those of the token that
+// operators need.
+var denials = append([]string{"no_principal", "no_token", "bad_token"}, func() (all []string) {
+	for _, d := range auth.Denials {
+		all = append(all, string(d))
+	}
+	return all
+}()...)

@@ -94,11 +94,18 @@ func TestExposure(t *testing.T) {
 			c.Admin, c.AdminTLS, c.Dashboard.TokenFile = ":8081", certificate, "t"
 		}, ""},
 		"a node has no API": {func(c *node.Config) { member(c); c.Listen = ":8080" }, ""},
-		"node port":         {func(c *node.Config) { member(c); c.Cluster.NodeListen = ":7947" }, "open-node"},
-		"gossip":            {func(c *node.Config) { member(c); c.Cluster.Bind = ":7946" }, "open-gossip"},
+		"node port": {
+			func(c *node.Config) { member(c); c.Cluster.NodeListen = ":7947" }, "open-node open-callers",
+		},
+		"node port of a gateway": {func(c *node.Config) {
+			member(c)
+			c.Roles, c.Cluster.NodeListen = node.RoleGateway, ":7947"
+		}, "open-node"},
+		"gossip": {func(c *node.Config) { member(c); c.Cluster.Bind = ":7946" }, "open-gossip"},
 		"protected member": {func(c *node.Config) {
 			member(c)
 			c.Cluster.Bind, c.Cluster.NodeListen, c.Cluster.KeyFile, c.Cluster.NodeTLS = ":1", ":2", "key", certificate
+			c.AuthFile = "auth.yaml"
 		}, ""},
 		"embedded has no gossip": {func(c *node.Config) { c.Cluster.Bind, c.Cluster.NodeListen = ":1", ":2" }, ""},
 	} {
@@ -106,9 +113,9 @@ func TestExposure(t *testing.T) {
 		test.change(&c)
 		got := ""
 		for _, p := range c.Exposed() {
-			got += p.Name
+			got += " " + p.Name
 		}
-		if got != test.want {
+		if got = strings.TrimSpace(got); got != test.want {
 			t.Errorf("%s: %q, want %q", name, got, test.want)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"licensed/cluster/ownership"
 	"licensed/cluster/shardmap"
 	"licensed/gateway"
+	"licensed/gateway/auth"
 	"licensed/internal/member"
 	"licensed/internal/storage"
 	"licensed/persistence"
@@ -74,6 +75,9 @@ func (n *Node) listen(context.Context) error {
 		Status: n.statusWith, Stopping: n.parts.Stopping(), Health: n.health, Events: &n.events, Members: n.members,
 		Metrics: s.metrics,
 		Tracer:  n.tracer, Now: n.config.Now, Log: n.log,
+	}
+	if n.verifier != nil {
+		c.Authorizer, c.Authenticator = auth.NewTable(), n.verifier
 	}
 	if api := n.API(); api != nil {
 		c.API = api.String()

@@ -50,6 +50,16 @@ var Risks = []Risk{
 		func(c *Config) bool { return c.Cluster.NodeTLS != (tlsfiles.Files{}) },
 	},
 	{
+		"open-callers", "gateways can act for every customer without saying for whom", "--auth-file",
+		func(c *Config) string {
+			if !c.Roles.Has(RoleNode) {
+				return ""
+			}
+			return c.ofMember(c.Cluster.NodeListen)
+		},
+		func(c *Config) bool { return c.AuthFile != "" },
+	},
+	{
 		"open-gossip", "others can join the cluster's gossip", "--gossip-key-file",
 		func(c *Config) string { return c.ofMember(c.Cluster.Bind) },
 		func(c *Config) bool { return c.Cluster.KeyFile != "" },

@@ -43,6 +43,21 @@ func (role as) RoundTrip(r *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(r)
 }
 
+// page returns a page of the admin port of a process.
+func page(t testing.TB, n *node.Node, role as, path string) string {
+	t.Helper()
+	res, err := (&http.Client{Transport: role}).Get("http://" + n.Admin().String() + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s, %v", path, res.Status, err)
+	}
+	return string(body)
+}
+
 // TestPrincipal: events have who gave their command and why, also where another process owns the customer, and the
 // history, Follow and Why show it.
 func TestPrincipal(t *testing.T) {
@@ -113,17 +128,55 @@ func TestPrincipal(t *testing.T) {
 			t.Errorf("Why: %s is by %q", s.Text, got)
 		}
 	}
-	for page, shown := range map[string]string{
+	for path, shown := range map[string]string{
 		"devices?id=Bayley": "by tokens:support (lost phone, José)", "customer?id=Bayley": "by tokens:service",
 		"customer?id=Bayley&whydevice=iphone&whytitle=Roma": "By tokens:support. Reason: lost phone, José.",
 	} {
-		res, err := (&http.Client{Transport: as("support")}).Get("http://" + g.Admin().String() + "/dashboard/" + page)
-		if err != nil {
-			t.Fatal(err)
+		if !strings.Contains(page(t, g, "support", "/dashboard/"+path), shown) {
+			t.Errorf("%s is without %q", path, shown)
 		}
-		body, err := io.ReadAll(res.Body)
-		if err != nil || res.Body.Close() != nil || !strings.Contains(string(body), shown) {
-			t.Errorf("%s: %d without %q, %v", page, res.StatusCode, shown, err)
+	}
+}
+
+// TestOwnerDecides: a gateway that asks nobody for credentials gets nothing of a node that has an auth file, and what
+// operators ask for needs a token that the node accepts.
+func TestOwnerDecides(t *testing.T) {
+	c := newCompany(t)
+	file := tokens(t, "service", "operator")
+	c.with = func(config *node.Config) { config.AuthFile = file }
+	n1 := c.start("n1", node.RoleNode)
+	g := c.start("g1", node.RoleGateway)
+	c.with = func(*node.Config) {}
+	open := c.start("g2", node.RoleGateway)
+
+	if _, err := acquire(t, open, "c1"); connect.CodeOf(err) != connect.CodePermissionDenied ||
+		!strings.Contains(err.Error(), "does not say who it acts for") {
+		t.Errorf("a command for nobody: %v", err)
+	}
+	if _, err := client(open).ListDevices(t.Context(), connect.NewRequest(
+		&licensedv1.ListDevicesRequest{CustomerId: "Bayley"})); connect.CodeOf(err) != connect.CodePermissionDenied {
+		t.Errorf("a question for nobody: %v", err)
+	}
+	drain := func(a licensedv1connect.AdminServiceClient) error {
+		_, err := a.DrainNode(t.Context(), connect.NewRequest(&licensedv1.DrainNodeRequest{Name: "n1"}))
+		return err
+	}
+	if err := drain(admin(open)); connect.CodeOf(err) != connect.CodePermissionDenied ||
+		!strings.Contains(err.Error(), "needs the operator's token") {
+		t.Errorf("a drain by nobody: %v", err)
+	}
+	metrics := page(t, n1, "operator", "/metrics")
+	for _, counted := range []string{`reason="no_principal"} 2`, `reason="no_token"} 1`} {
+		if !strings.Contains(metrics, "licensed_cluster_denied_requests_total{"+counted) {
+			t.Errorf("the node does not count %s", counted)
 		}
+	}
+	operator := licensedv1connect.NewAdminServiceClient(&http.Client{Transport: as("operator")}, g.APIURL())
+	if _, err := operator.PassivateCustomer(t.Context(),
+		connect.NewRequest(&licensedv1.PassivateCustomerRequest{CustomerId: "Bayley"})); err != nil {
+		t.Error(err)
+	}
+	if err := drain(operator); err != nil {
+		t.Error(err)
 	}
 }

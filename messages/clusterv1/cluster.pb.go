@@ -99,6 +99,8 @@ const (
 	Code_CODE_INTERNAL      Code = 15
 	// The aggregate's history is being imported.
 	Code_CODE_IMPORTING Code = 16
+	// The caller may not do what was asked. The message says to the caller what is missing.
+	Code_CODE_DENIED Code = 40
 )
 
 // Enum value maps for Code.
@@ -121,6 +123,7 @@ var (
 		14: "CODE_NOT_SUPPORTED",
 		15: "CODE_INTERNAL",
 		16: "CODE_IMPORTING",
+		40: "CODE_DENIED",
 	}
 	Code_value = map[string]int32{
 		"CODE_UNSPECIFIED":     0,
@@ -140,6 +143,7 @@ var (
 		"CODE_NOT_SUPPORTED":   14,
 		"CODE_INTERNAL":        15,
 		"CODE_IMPORTING":       16,
+		"CODE_DENIED":          40,
 	}
 )
 
@@ -2244,7 +2248,7 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tROLE_NODE\x10\x01\x12\x10\n" +
-	"\fROLE_GATEWAY\x10\x02*\xdc\x02\n" +
+	"\fROLE_GATEWAY\x10\x02*\xed\x02\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aCODE_OK\x10\x01\x12\x12\n" +
@@ -2264,7 +2268,8 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x11CODE_RATE_LIMITED\x10\r\x12\x16\n" +
 	"\x12CODE_NOT_SUPPORTED\x10\x0e\x12\x11\n" +
 	"\rCODE_INTERNAL\x10\x0f\x12\x12\n" +
-	"\x0eCODE_IMPORTING\x10\x10B\x1dZ\x1blicensed/messages/clusterv1b\x06proto3"
+	"\x0eCODE_IMPORTING\x10\x10\x12\x0f\n" +
+	"\vCODE_DENIED\x10(B\x1dZ\x1blicensed/messages/clusterv1b\x06proto3"
 
 var (
 	file_licensed_cluster_v1_cluster_proto_rawDescOnce sync.Once

@@ -172,7 +172,7 @@ func (c *Cluster) member(name string, role Role) (*server, error) {
 	return newServer(m, process.Spec{
 		Name: name, Path: c.options.Binary, Args: args, Log: filepath.Join(c.options.Dir, name+".log"), Start: start,
 		// Nobody else is in its network. A variable, since former releases do not know the flag.
-		Env: []string{"LICENSED_ACCEPT_RISK=open-api,open-admin,open-node,open-gossip"},
+		Env: []string{"LICENSED_ACCEPT_RISK=open-api,open-admin,open-node,open-callers,open-gossip"},
 	}, filepath.Join(c.options.Dir, "sockets", name), c.options.Accident), nil
 }
 
