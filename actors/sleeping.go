@@ -28,27 +28,18 @@ type Sleeping struct {
 // Head returns where the history of the aggregate ("Bayley:LicenseAggregate") ends; false if what was read is not
 // decided ([R5]), or is not certain to be all: then only the aggregate itself can tell. Errors: those of the journal.
 func (s *Sleeping) Head(ctx context.Context, aggregate string) (persistence.Head, bool, error) {
-	// Not TopRoot: it may read a snapshot from the archive.
 	// The rest of the answer is in the records, and decided rejects what they cannot
 	// tell.
-	roots, err := s.Journal.ReadRoots(ctx, aggregate, persistence.RootKey{}, 1)
+	top, err := topOf(ctx, s.Journal, aggregate)
 	if err != nil {
 		return persistence.Head{}, false, err
 	}
 	head := persistence.Head{}
-	if len(roots) > 0 {
-		top := &roots[0]
+	if top != nil {
 		if top.Key.Epoch > s.Epoch || top.Key.Epoch == s.Epoch && top.Incarnation != s.Incarnation {
 			return persistence.Head{}, false, nil // not the owner's
 		}
-		head = persistence.Head{
-			Partition:         top.Partition(),
-			Bare:              top.IsBare(),
-			Base:              top.Base,
-			Parent:            top.Parent,
-			ParentIncarnation: top.ParentIncarnation,
-		}
-		if head.Sequence, err = s.end(ctx, top); err != nil {
+		if head, err = headBelow(ctx, s.Journal, top, s.Page); err != nil {
 			return persistence.Head{}, false, err
 		}
 	}
@@ -61,11 +52,51 @@ func (s *Sleeping) Head(ctx context.Context, aggregate string) (persistence.Head
 	return head, true, nil
 }
 
-// end returns the sequence of the last whole command below a root.
-func (s *Sleeping) end(ctx context.Context, root *persistence.Root) (uint64, error) {
+// StoredHead returns where the history of an aggregate ("Bayley:LicenseAggregate") ends in the store, the zero head if
+// there is none, without asking its owner: all that was acknowledged before the call is below it, and perhaps commands
+// that nobody acknowledged and that will not be in the history ([R5]). page is the number of records read at once.
+// Errors: those of the journal, ErrImporting, ErrCorrupt.
+func StoredHead(ctx context.Context, j persistence.Journal, aggregate string, page int) (persistence.Head, error) {
+	top, err := topOf(ctx, j, aggregate)
+	if err != nil || top == nil {
+		return persistence.Head{}, err
+	}
+	if len(top.Snapshot) > 0 && top.Snapshot[0] == frameImporting {
+		return persistence.Head{}, ErrImporting
+	}
+	return headBelow(ctx, j, top, page)
+}
+
+// topOf returns the top root of an aggregate, nil if there is none. Not by TopRoot: that may read a snapshot from the
+// archive.
+func topOf(ctx context.Context, j persistence.Journal, aggregate string) (*persistence.Root, error) {
+	roots, err := j.ReadRoots(ctx, aggregate, persistence.RootKey{}, 1)
+	if err != nil || len(roots) == 0 {
+		return nil, err
+	}
+	return &roots[0], nil
+}
+
+// headBelow returns the end of the history whose top root is given.
+func headBelow(
+	ctx context.Context, j persistence.Journal, top *persistence.Root, page int,
+) (persistence.Head, error) {
+	end, err := endBelow(ctx, j, top, page)
+	return persistence.Head{
+		Partition:         top.Partition(),
+		Bare:              top.IsBare(),
+		Base:              top.Base,
+		Parent:            top.Parent,
+		ParentIncarnation: top.ParentIncarnation,
+		Sequence:          end,
+	}, err
+}
+
+// endBelow returns the sequence of the last whole command below a root.
+func endBelow(ctx context.Context, j persistence.Journal, root *persistence.Root, page int) (uint64, error) {
 	at, end := root.Base, root.Base
 	for {
-		rows, err := s.Journal.ReadRecords(ctx, root.Partition(), at, s.Page)
+		rows, err := j.ReadRecords(ctx, root.Partition(), at, page)
 		if err != nil {
 			return 0, err
 		}
@@ -82,7 +113,7 @@ func (s *Sleeping) end(ctx context.Context, root *persistence.Root) (uint64, err
 				end = at
 			}
 		}
-		if len(rows) < s.Page {
+		if len(rows) < page {
 			return end, nil
 		}
 	}

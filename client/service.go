@@ -56,14 +56,15 @@ func (c *Client) ChangePlan(
 }
 
 // SyncDevice records what happened on a device while it was offline. The device can drop its facts up to the number in
-// the response.
+// the response, which is 0 in a provisional one.
 func (c *Client) SyncDevice(
 	ctx context.Context, m *licensedv1.SyncDeviceRequest,
 ) (*licensedv1.SyncDeviceResponse, error) {
 	return c.licenses.SyncDevice(ctx, m)
 }
 
-// ListLicenses returns a page of the customer's licences, the active ones unless include_inactive is set.
+// ListLicenses returns a page of the customer's licences, the active ones unless include_inactive is set. As of all
+// questions, its answer has Stale if it may be out of date: the node of the customer could not be reached.
 func (c *Client) ListLicenses(
 	ctx context.Context, m *licensedv1.ListLicensesRequest,
 ) (*licensedv1.ListLicensesResponse, error) {

@@ -12,6 +12,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/actors"
@@ -23,10 +24,38 @@ import (
 	"licensed/persistence"
 )
 
-// distant is a domain whose owner cannot be reached while err is set.
+// distant is a domain whose owner cannot be reached while err is set, and whose store cannot while noStore is.
 type distant struct {
 	*domain
-	err atomic.Pointer[error]
+	err     atomic.Pointer[error]
+	noStore atomic.Bool
+	queries atomic.Int64
+}
+
+func (d *distant) Query(ctx context.Context, id string, q any) (actors.Answer, error) {
+	d.queries.Add(1)
+	if err := d.err.Load(); err != nil {
+		return actors.Answer{}, *err
+	}
+	return d.domain.Query(ctx, id, q)
+}
+
+// StoredHead is for gateway.Config.
+func (d *distant) StoredHead(_ context.Context, id string) (persistence.Head, error) {
+	if d.noStore.Load() {
+		return persistence.Head{}, persistence.ErrUnavailable
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return persistence.Head{
+		Partition: persistence.Partition{RootKey: persistence.RootKey{Aggregate: id}},
+		Sequence:  uint64(len(d.events[id])),
+	}, nil
+}
+
+// SnapshotBefore implements gateway.HistoryReader.
+func (d *distant) SnapshotBefore(context.Context, persistence.Head, uint64) (persistence.Root, bool, error) {
+	return persistence.Root{}, false, nil
 }
 
 func (d *distant) Execute(ctx context.Context, id string, c actors.Command) (actors.Reply, error) {
@@ -47,7 +76,8 @@ func (d *distant) startFallback() *rig {
 		d.t.Fatal(err)
 	}
 	f := fallback.New(fallback.Config{
-		Journal: journal, Execute: d.Execute, Owner: func(string) (one persistence.Incarnation) { return one },
+		Journal: journal, Execute: d.Execute, Query: d.Query, FormerBytes: 1 << 20,
+		Owner:    func(string) (one persistence.Incarnation) { return one },
 		Terms:    func(string) fallback.Terms { return fallback.Terms{Renewals: 2, For: 60 * 24 * time.Hour} },
 		Patience: time.Minute, Timeout: time.Minute, Now: func() time.Time { return noon },
 		Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler),
@@ -64,6 +94,7 @@ func (d *distant) startFallback() *rig {
 	})
 	return start(d.t, d, func(c *gateway.Config) {
 		c.HistoryReader, c.LicenseIssuer, c.Fallback = d, "licensed", f
+		c.StoredHead, c.Kind, c.Now = d.StoredHead, d.kind, func() time.Time { return noon }
 		c.SigningKeys = &testKeys{keys: []licensetoken.SigningKey{signingKey("a")}}
 	})
 }
@@ -213,6 +244,116 @@ func TestDeferredFacts(t *testing.T) {
 		}
 		d.now = noon
 		d.mu.Unlock()
+	}
+}
+
+// TestStaleAnswers: while the owner cannot be reached, questions are answered from the store, and without a store as
+// before; each such answer is marked, and has all that was acknowledged before its time.
+func TestStaleAnswers(t *testing.T) {
+	d := &distant{domain: newDomain(t)}
+	g := d.startFallback()
+	ctx, asOf := t.Context(), timestamppb.New(noon)
+	for name, client := range protocols(t, g.url) {
+		d.comeBack()
+		d.noStore.Store(false)
+		who := strings.ReplaceAll(name, "/", " over ")
+		// ask asks all questions, and checks that each answer is marked with the source, and has the sequence; source
+		// STALE_SOURCE_UNSPECIFIED is for current answers.
+		ask := func(source licensedv1.StaleSource, sequence uint64) {
+			t.Helper()
+			check := func(what string, err error, stale *licensedv1.Stale, got uint64) {
+				t.Helper()
+				var want *licensedv1.Stale
+				if source != 0 {
+					want = &licensedv1.Stale{AsOf: asOf, Source: source}
+				}
+				if err != nil || !proto.Equal(stale, want) || got != sequence {
+					t.Errorf("%s: %s: stale %v at %d (%v), want %v at %d",
+						name, what, stale, got, err, want, sequence)
+				}
+			}
+			licenses, err := client.ListLicenses(ctx, connect.NewRequest(&licensedv1.ListLicensesRequest{
+				CustomerId: who,
+			}))
+			if err != nil {
+				t.Fatalf("%s: licences: %v", name, err)
+			}
+			check("licences", err, licenses.Msg.Stale, licenses.Msg.Sequence)
+			if len(licenses.Msg.Licenses) != 1 {
+				t.Errorf("%s: %v", name, licenses.Msg)
+			}
+			devices, err := client.ListDevices(ctx, connect.NewRequest(&licensedv1.ListDevicesRequest{CustomerId: who}))
+			if err != nil {
+				t.Fatalf("%s: devices: %v", name, err)
+			}
+			check("devices", err, devices.Msg.Stale, devices.Msg.Sequence)
+			downloads, err := client.ListDownloads(ctx, connect.NewRequest(&licensedv1.ListDownloadsRequest{
+				CustomerId: who, TitleId: "GlowS01E01",
+			}))
+			if err != nil {
+				t.Fatalf("%s: downloads: %v", name, err)
+			}
+			check("downloads", err, downloads.Msg.Stale, downloads.Msg.Sequence)
+			customer, err := client.GetCustomer(ctx, connect.NewRequest(&licensedv1.GetCustomerRequest{
+				CustomerId: who,
+			}))
+			if err != nil {
+				t.Fatalf("%s: customer: %v", name, err)
+			}
+			check("customer", err, customer.Msg.Stale, customer.Msg.Sequence)
+		}
+		served := func(call func() error) {
+			t.Helper()
+			if _, err := untilServed(func() (any, error) { return nil, call() }); err != nil {
+				t.Fatal(name, err)
+			}
+		}
+		served(func() error {
+			a := acquire()
+			a.CustomerId = who
+			_, err := client.AcquireLicense(ctx, connect.NewRequest(a))
+			return err
+		})
+		// from waits until a question of the background has found the source.
+		from := func(source licensedv1.StaleSource) {
+			waitUntil(func() bool {
+				res, err := client.ListLicenses(ctx, connect.NewRequest(&licensedv1.ListLicensesRequest{
+					CustomerId: who,
+				}))
+				return err == nil && res.Msg.Stale.GetSource() == source
+			})
+		}
+		from(licensedv1.StaleSource_STALE_SOURCE_UNSPECIFIED)
+		ask(0, 4)
+		d.fail(actors.ErrUnavailable)
+		from(licensedv1.StaleSource_STALE_SOURCE_STORE)
+		for range 5 { // Also with an open breaker.
+			ask(licensedv1.StaleSource_STALE_SOURCE_STORE, 4)
+		}
+		d.noStore.Store(true)
+		d.comeBack()
+		// The owner goes on; this gateway does not hear of it.
+		d.mu.Lock()
+		d.events[who] = append(d.events[who], d.events[who][3])
+		d.mu.Unlock()
+		d.fail(actors.ErrUnknownOutcome)
+		for range 20 {
+			ask(licensedv1.StaleSource_STALE_SOURCE_FORMER_ANSWER, 4)
+		}
+		_, err := client.ListLicenses(ctx, connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: who + "2"}))
+		if connect.CodeOf(err) != connect.CodeUnavailable {
+			t.Errorf("%s: a question that was never answered: %v", name, err)
+		}
+		d.mu.Lock()
+		d.events[who] = d.events[who][:4]
+		d.mu.Unlock()
+	}
+}
+
+// waitUntil returns when a condition holds.
+func waitUntil(holds func() bool) {
+	for !holds() {
+		time.Sleep(time.Millisecond)
 	}
 }
 

@@ -10,11 +10,10 @@ import (
 )
 
 // fingerprint returns a hash of all that the client said in a command, except for its id,
-// validate_only and signed, and without what the gateway adds: the same id with another fingerprint is another command. It is
-// stored with the command, and so must never change for requests that a released version
-// could have made. The encoding is therefore our own: the number of the command, then
-// number and value of each field that is set (numbers as in the .proto files). A field
-// that is added later changes nothing while it is unset.
+// validate_only and signed, and without what the gateway adds: the same id with another fingerprint is another
+// command. It is stored with the command, and so must never change for requests that a released version could have
+// made. The encoding is therefore our own: the number of the command, then number and value of each field that is set
+// (numbers as in the .proto files). A field that is added later changes nothing while it is unset.
 //
 // protobuf's encoding is not used, since it is not canonical: another release, or another
 // language, may order or write fields differently.

@@ -22,6 +22,7 @@ import (
 	"licensed/internal/auditlog"
 	"licensed/internal/budget"
 	"licensed/messages/licensedv1/licensedv1connect"
+	"licensed/persistence"
 )
 
 // MaxBodyBytes is the largest message a request may carry.
@@ -61,6 +62,10 @@ type Config struct {
 	// HistoryReader reads what HistoryService tells, and what the aggregate's state no longer knows: downloads before
 	// the last year. Nil for a gateway without that service.
 	HistoryReader HistoryReader
+	// StoredHead returns where a customer's history ends in the store, without asking the owner: Fallback answers
+	// questions by it. Nil: it does so from former answers only. It needs HistoryReader and Kind. Errors: those of
+	// actors.StoredHead.
+	StoredHead func(ctx context.Context, customer string) (persistence.Head, error)
 	// Operations are what AdminService offers; nil for a gateway without that service.
 	Operations Operations
 	// Kind of the aggregates, to decode and replay their events. HistoryService needs it.
@@ -71,8 +76,8 @@ type Config struct {
 	// they were not heard of (Appended). Shorter: events written by other nodes are seen sooner, at
 	// the price of a question to the customer's actor each time.
 	FollowPoll time.Duration
-	// Fallback accepts renewals and releases while owners cannot be reached; nil for a gateway that does not. It needs
-	// SigningKeys. The owner of the gateway runs it.
+	// Fallback accepts renewals, releases and facts while owners cannot be reached, and answers questions; nil for a
+	// gateway that does not. It needs SigningKeys. The owner of the gateway runs it.
 	Fallback *fallback.Fallback
 	// SigningKeys sign licences; nil for a gateway without signed licences.
 	SigningKeys SigningKeys

@@ -248,16 +248,23 @@ func (s *service) executeOrDefer(
 		c.Principal, c.Reason = by.Principal, by.Reason
 	}
 	deferrable := s.deferrable(&c, payload, shown)
-	reply, err := actors.Restamp(&c, func(c actors.Command) (actors.Reply, error) {
-		return s.send(ctx, h.GetCustomerId(), c, deferrable)
-	})
-	if err == nil {
-		return s.outcome(ctx, h, payload, reply)
+	run := func(deferrable bool) (actors.Reply, error) {
+		return actors.Restamp(&c, func(c actors.Command) (actors.Reply, error) {
+			return s.send(ctx, h.GetCustomerId(), c, deferrable)
+		})
 	}
+	reply, err := run(deferrable)
 	if deferrable && fallback.Unavailable(err) {
 		if res, ok := s.deferred(ctx, h.GetCustomerId(), c, shown, err); ok {
 			return res, nil
 		}
+		// Not accepted: as any other command, it finds out whether the owner is back.
+		if errors.Is(err, fallback.ErrOpen) {
+			reply, err = run(false)
+		}
+	}
+	if err == nil {
+		return s.outcome(ctx, h, payload, reply)
 	}
 	return result{}, s.failed(ctx, h.GetCustomerId(), err, true)
 }
@@ -351,7 +358,7 @@ func (s *service) ListLicenses(
 	q := &licensedv1.ListLicenses{
 		IncludeInactive: r.Msg.IncludeInactive, PageSize: pageSize(r.Msg), PageToken: r.Msg.PageToken,
 	}
-	res, head, err := query[*licensedv1.ListLicensesResponse](ctx, s, r.Msg.CustomerId, nil, &licensedv1.Query{
+	res, stale, head, err := query[*licensedv1.ListLicensesResponse](ctx, s, r.Msg.CustomerId, nil, &licensedv1.Query{
 		Query: &licensedv1.Query_ListLicenses{ListLicenses: q},
 	})
 	// Pages are cut by the owner; that of an earlier release returns the whole list,
@@ -363,7 +370,7 @@ func (s *service) ListLicenses(
 		return nil, err
 	}
 	countCut(ctx, r.Msg, res.NextPageToken)
-	res.Sequence = head.Sequence
+	res.Sequence, res.Stale = head.Sequence, stale
 	if planted.Bug(planted.AnswerFromCache) && !r.Msg.IncludeInactive {
 		res = planted.Former(r.Msg.CustomerId, res)
 	}
@@ -375,7 +382,7 @@ func (s *service) ListDevices(
 	ctx context.Context, r *connect.Request[licensedv1.ListDevicesRequest],
 ) (*connect.Response[licensedv1.ListDevicesResponse], error) {
 	q := &licensedv1.ListDevices{PageSize: pageSize(r.Msg), PageToken: r.Msg.PageToken}
-	res, head, err := query[*licensedv1.ListDevicesResponse](ctx, s, r.Msg.CustomerId, nil, &licensedv1.Query{
+	res, stale, head, err := query[*licensedv1.ListDevicesResponse](ctx, s, r.Msg.CustomerId, nil, &licensedv1.Query{
 		Query: &licensedv1.Query_ListDevices{ListDevices: q},
 	})
 	if err == nil {
@@ -385,7 +392,7 @@ func (s *service) ListDevices(
 		return nil, err
 	}
 	countCut(ctx, r.Msg, res.NextPageToken)
-	res.Sequence = head.Sequence
+	res.Sequence, res.Stale = head.Sequence, stale
 	return connect.NewResponse(res), nil
 }
 
@@ -393,7 +400,7 @@ func (s *service) ListDevices(
 func (s *service) GetCustomer(
 	ctx context.Context, r *connect.Request[licensedv1.GetCustomerRequest],
 ) (*connect.Response[licensedv1.GetCustomerResponse], error) {
-	res, head, err := query[*licensedv1.GetCustomerResponse](ctx, s, r.Msg.CustomerId, nil, &licensedv1.Query{
+	res, stale, head, err := query[*licensedv1.GetCustomerResponse](ctx, s, r.Msg.CustomerId, nil, &licensedv1.Query{
 		Query: &licensedv1.Query_GetCustomer{
 			GetCustomer: &licensedv1.GetCustomer{PageSize: pageSize(r.Msg), PageToken: r.Msg.PageToken},
 		},
@@ -402,7 +409,7 @@ func (s *service) GetCustomer(
 		return nil, err
 	}
 	countCut(ctx, r.Msg, res.NextPageToken)
-	res.Sequence = head.Sequence
+	res.Sequence, res.Stale = head.Sequence, stale
 	return connect.NewResponse(res), nil
 }
 
@@ -418,7 +425,7 @@ func (s *service) ListDownloads(
 	q := &licensedv1.ListDownloads{
 		TitleId: r.Msg.TitleId, Since: r.Msg.Since, PageSize: pageSize(r.Msg), PageToken: r.Msg.PageToken,
 	}
-	d, head, err := query[*license.Downloads](ctx, s, r.Msg.CustomerId, v, &licensedv1.Query{
+	d, stale, head, err := query[*license.Downloads](ctx, s, r.Msg.CustomerId, v, &licensedv1.Query{
 		Query: &licensedv1.Query_ListDownloads{ListDownloads: q},
 	})
 	if err != nil {
@@ -437,7 +444,7 @@ func (s *service) ListDownloads(
 		return nil, err
 	}
 	countCut(ctx, r.Msg, d.Response.NextPageToken)
-	d.Response.Sequence = head.Sequence
+	d.Response.Sequence, d.Response.Stale = head.Sequence, stale
 	return connect.NewResponse(d.Response), nil
 }
 
@@ -465,27 +472,27 @@ func countCut(ctx context.Context, r paging, next string) {
 
 // query asks the customer's aggregate, once v and the common fields are without
 // violations. R is the type of the answer. It returns the end of the history that the
-// answer is of. Errors: connect.Error.
+// answer is of, and what makes it stale, if anything does. Errors: connect.Error.
 func query[R any](
 	ctx context.Context, s *service, customer string, v violations, q *licensedv1.Query,
-) (res R, head persistence.Head, err error) {
+) (res R, stale *licensedv1.Stale, head persistence.Head, err error) {
 	v.id("customer_id", customer)
 	if err := license.CheckPage(q); err != nil {
 		v.add("page_token", "is "+err.Error())
 	}
 	if err := invalid(v); err != nil {
-		return res, head, err
+		return res, nil, head, err
 	}
-	answer, err := s.aggregates.Query(ctx, customer, q)
+	answer, stale, err := s.read(ctx, customer, q)
 	if err != nil {
-		return res, head, s.failed(ctx, customer, err, false)
+		return res, nil, head, s.failed(ctx, customer, err, false)
 	}
 	// The node may be of another release.
 	res, ok := answer.Value.(R)
 	if !ok {
-		return res, head, s.failed(ctx, customer, errOtherAnswer, false)
+		return res, nil, head, s.failed(ctx, customer, errOtherAnswer, false)
 	}
-	return res, answer.Head, nil
+	return res, stale, answer.Head, nil
 }
 
 // errOtherAnswer is an answer of a type that does not belong to the question: another process gave it.

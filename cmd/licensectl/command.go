@@ -149,9 +149,20 @@ func printReply[R reply](p *program, i issued, res R, words func(R, tense) strin
 		how = "would be allowed; nothing was recorded"
 	case res.GetDuplicate():
 		how += ", duplicate of an earlier command; this is the original result"
+	case provisional(res):
+		how = fmt.Sprintf("command %s, PROVISIONAL: not executed yet; the gateway keeps it and sends it to the node "+
+			"of the customer later; send it again with --command-id to learn the outcome", i.commandID)
 	}
 	_, err := fmt.Fprintf(p.stdout, "%s\n(%s)\n", words(res, tense(i.validateOnly)), how)
 	return err
+}
+
+// provisional reports whether a command was accepted while its customer's node could not be reached.
+func provisional(res any) bool {
+	r, ok := res.(interface {
+		GetProvisional() *licensedv1.Provisional
+	})
+	return ok && r.GetProvisional() != nil
 }
 
 // licenceWords describes a licence after a command.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -30,6 +31,7 @@ func (p *program) customerVerb() *cobra.Command {
 		if p.output == outputJSON {
 			return p.printJSON(res)
 		}
+		p.printStale(res.Stale)
 		return p.printCustomer(res)
 	}
 	return p.customerCommand(c)
@@ -48,6 +50,7 @@ func customerOf(ctx context.Context, conn *connection, id string) (*licensedv1.G
 		page.Licenses = append(res.GetLicenses(), page.Licenses...)
 		page.Titles = append(res.GetTitles(), page.Titles...)
 		page.Studios = append(res.GetStudios(), page.Studios...)
+		page.Stale = cmp.Or(res.GetStale(), page.Stale)
 		res = page
 		return page.NextPageToken, nil
 	})

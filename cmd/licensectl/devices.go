@@ -30,9 +30,10 @@ func (p *program) devicesCommand() *cobra.Command {
 		if p.output == outputJSON {
 			return p.printJSON(&licensedv1.ListDevicesResponse{
 				Devices: res.Devices, DeviceLimit: res.DevicesInUse.GetLimit(), PlanId: res.PlanId,
-				PlanChangedAt: res.PlanChangedAt, Sequence: res.Sequence,
+				PlanChangedAt: res.PlanChangedAt, Sequence: res.Sequence, Stale: res.Stale,
 			})
 		}
+		p.printStale(res.Stale)
 		t := p.newTable("DEVICE", "STATE", ">ACTIVE LICENCES", "LAST DOWNLOAD (UTC)")
 		for _, d := range res.Devices {
 			t.Add(d.DeviceId, deviceState(d), fmt.Sprint(d.ActiveLicenses), clock(d.LastDownloadAt))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -41,6 +42,7 @@ func (p *program) downloadsCommand() *cobra.Command {
 				return "", err
 			}
 			page.Downloads = append(res.GetDownloads(), page.Downloads...)
+			page.Stale = cmp.Or(res.GetStale(), page.Stale)
 			res = page
 			return page.NextPageToken, nil
 		})
@@ -53,6 +55,7 @@ func (p *program) downloadsCommand() *cobra.Command {
 		if p.output == outputJSON {
 			return p.printJSON(res)
 		}
+		p.printStale(res.Stale)
 		t := p.newTable("TIME (UTC)", "DEVICE", "TITLE", "USE")
 		for _, d := range res.Downloads {
 			use := "download"

@@ -41,12 +41,17 @@ func (p *program) licensesCommand() *cobra.Command {
 				AsOf     time.Time         `json:"asOf"`
 				Sequence uint64            `json:"sequence,string"`
 				Licenses []json.RawMessage `json:"licenses"`
-			}{res.AsOf.AsTime(), res.Sequence, []json.RawMessage{}}
+				Stale    json.RawMessage   `json:"stale,omitempty"`
+			}{AsOf: res.AsOf.AsTime(), Sequence: res.Sequence, Licenses: []json.RawMessage{}}
+			if res.Stale != nil {
+				out.Stale = terminal.JSON(res.Stale)
+			}
 			for _, l := range licenses {
 				out.Licenses = append(out.Licenses, terminal.JSON(l))
 			}
 			return p.printJSON(out)
 		}
+		p.printStale(res.Stale)
 		t := p.newTable("DEVICE", "TITLE", "STUDIO", "ACQUIRED (UTC)", "EXPIRES (UTC)", ">RENEWALS", "STATE")
 		for _, x := range licenses {
 			l := x.License

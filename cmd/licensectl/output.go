@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/internal/terminal"
+	"licensed/messages/licensedv1"
 )
 
 // printJSON prints a message, or anything else, with two blanks of indentation. Messages
@@ -65,4 +66,17 @@ func (p *program) newProgress() *terminal.Progress {
 		return terminal.NewProgress(nil)
 	}
 	return terminal.NewProgress(p.progress)
+}
+
+// printStale says before an answer that it may be out of date; nothing if it is current.
+func (p *program) printStale(s *licensedv1.Stale) {
+	if s == nil {
+		return
+	}
+	source := "read from the store"
+	if s.Source == licensedv1.StaleSource_STALE_SOURCE_FORMER_ANSWER {
+		source = "as answered before"
+	}
+	fmt.Fprintf(p.stdout, "STALE: as of %s UTC (%s ago), %s; the node of the customer cannot be reached\n",
+		clock(s.AsOf), p.now().Sub(s.AsOf.AsTime()).Round(time.Second), source)
 }

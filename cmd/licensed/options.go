@@ -23,7 +23,7 @@ type options struct {
 	requestMemory, addressShare settings.Size
 	segment                     settings.Size // of the archive
 	archiveRate                 settings.Size // a second
-	fallback                    settings.Size // of the journal
+	fallback, answers           settings.Size // of the journal, of answers that are kept
 	logLevel                    string
 	logFormat                   string
 	readyFile                   string
@@ -43,6 +43,7 @@ func newOptions() *options {
 		segment:       settings.ParseSize("256KiB"),
 		archiveRate:   settings.ParseSize("8MiB"),
 		fallback:      settings.ParseSize("256MiB"),
+		answers:       settings.ParseSize("64MiB"),
 		logLevel:      "info",
 		logFormat:     "auto",
 		demoConfig:    demo.DefaultConfig(),
@@ -99,7 +100,7 @@ func (o *options) nodeConfig(log *slog.Logger) (node.Config, error) {
 	if o.demo && c.AuthFile != "" {
 		return c, errors.New("demo: simulated customers have no credentials; leave out auth-file")
 	}
-	c.Fallback.MaxBytes = o.fallback.Of(0)
+	c.Fallback.MaxBytes, c.Fallback.AnswersBytes = o.fallback.Of(0), o.answers.Of(0)
 	c.Archiver.SegmentBytes, c.Archiver.BytesPerSecond = int(o.segment.Of(0)), int(o.archiveRate.Of(0))
 	return c, errors.Join(c.Validate(), c.Traces.Check())
 }

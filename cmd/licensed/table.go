@@ -449,20 +449,27 @@ func (o *options) fallbackSettings() []settings.Setting {
 	return []settings.Setting{
 		{
 			Name: "fallback-dir", Value: &c.Dir, Unit: "directory", For: operator, Roles: server,
-			Help: "directory of this gateway alone, for renewals and releases of signed licences " +
-				"that it accepts while nobody can decide on them; the policy bounds them",
-			Unset: "such commands fail",
+			Help: "directory of this gateway alone, for renewals and releases of signed licences and facts of " +
+				"devices that it accepts while nobody can decide on them; the policy bounds them; " +
+				"questions are then answered from the store or as before, and marked as stale",
+			Unset: "such commands and questions fail",
 		},
 		{
 			Name: "fallback-after", Value: &c.After, Unit: "duration", For: tuning, Roles: server, Allowed: positive,
-			Help: "time that the node of a customer has to answer before such a command is accepted; " +
-				"longer: fewer provisional answers where the store is slow at times; " +
-				"shorter: the first requests of an outage wait less",
+			Help: "time that the node of a customer has to answer before such a command is accepted, " +
+				"or a question is answered otherwise; longer: fewer provisional answers where the store is slow " +
+				"at times; shorter: the first requests of an outage wait less",
 		},
 		{
 			Name: "fallback-max-bytes", Value: &o.fallback, Unit: "size", For: tuning, Roles: server,
 			Allowed: settings.Bytes(settings.ParseSize("1MiB"), settings.Size{}),
 			Help:    "size of the commands in --fallback-dir; one takes about 250 bytes, further ones fail",
+		},
+		{
+			Name: "fallback-answers-bytes", Value: &o.answers, Unit: "size", For: tuning, Roles: server,
+			Allowed: settings.Bytes(settings.ParseSize("0"), settings.Size{}),
+			Help: "memory for the last answers to questions, with --fallback-dir, which are given again while " +
+				"neither the node of a customer nor the store can be reached; 0 keeps none",
 		},
 	}
 }

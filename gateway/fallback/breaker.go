@@ -22,10 +22,17 @@ const (
 // maxBreakers is the number of owners from which on breakers of former ones are dropped.
 const maxBreakers = 1024
 
-// breakers has one for each owner. Safe for concurrent use.
+// breakerKey names a breaker. Commands and questions to an owner have one each: an owner that cannot write may know the
+// answers.
+type breakerKey struct {
+	owner persistence.Incarnation
+	read  bool
+}
+
+// breakers has those that were needed. Safe for concurrent use.
 type breakers struct {
 	mu  sync.Mutex
-	all map[persistence.Incarnation]*breaker
+	all map[breakerKey]*breaker
 }
 
 // breaker says whether requests to one owner are worth their time. Safe for concurrent use.
@@ -39,15 +46,15 @@ type breaker struct {
 // attempt is a request that is given up when the breaker opens.
 type attempt struct{ giveUp context.CancelCauseFunc }
 
-// of returns the breaker of an owner.
-func (b *breakers) of(owner persistence.Incarnation) *breaker {
+// of returns the breaker of a key.
+func (b *breakers) of(key breakerKey) *breaker {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if found := b.all[owner]; found != nil {
+	if found := b.all[key]; found != nil {
 		return found
 	}
 	if b.all == nil {
-		b.all = make(map[persistence.Incarnation]*breaker)
+		b.all = make(map[breakerKey]*breaker)
 	}
 	if len(b.all) >= maxBreakers {
 		clear(b.all) // Of incarnations, nearly all of which have ended.
@@ -59,16 +66,16 @@ func (b *breakers) of(owner persistence.Incarnation) *breaker {
 		WithSuccessThreshold(1).
 		OnOpen(func(circuitbreaker.StateChangedEvent) { made.giveUp() }).
 		Build()
-	b.all[owner] = made
+	b.all[key] = made
 	return made
 }
 
-// open returns the number of breakers that are not closed.
+// open returns the number of owners to which commands fail.
 func (b *breakers) open() (n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, each := range b.all {
-		if !each.IsClosed() {
+	for key, each := range b.all {
+		if !key.read && !each.IsClosed() {
 			n++
 		}
 	}

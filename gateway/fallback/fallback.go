@@ -44,12 +44,14 @@ type Terms struct {
 	Until time.Time
 }
 
-// Config of Fallback. All fields are required.
+// Config of Fallback. All fields are required, but for FormerBytes.
 type Config struct {
 	// Journal of the gateway. The caller closes it after Run has returned.
 	Journal *Journal
 	// Execute sends a command to the owner of a customer.
 	Execute func(ctx context.Context, customer string, c actors.Command) (actors.Reply, error)
+	// Query asks the owner of a customer.
+	Query func(ctx context.Context, customer string, q any) (actors.Answer, error)
 	// Owner returns the process on which requests of a customer depend; zero if there is one only.
 	Owner func(customer string) persistence.Incarnation
 	// Terms returns what holds for a title.
@@ -57,6 +59,8 @@ type Config struct {
 	// Patience is the time that the owner has to answer a command that could be deferred. Longer: fewer answers are
 	// provisional where the store is slow at times; shorter: the first requests of an outage wait less.
 	Patience time.Duration
+	// FormerBytes bounds the answers that are kept for when nothing else can be had; 0 for none.
+	FormerBytes int64
 	// Timeout is the time that the owner has to answer a command that is handed in.
 	Timeout time.Duration
 	// Now is the wall clock.
@@ -72,13 +76,18 @@ type Fallback struct {
 	config   Config
 	breakers breakers
 	settling customerLocks
+	former   *formerAnswers
 	metrics  *metrics
+	// running ends with Run, and stop ends it.
+	running context.Context
+	stop    context.CancelFunc
 }
 
 // New returns a Fallback. Run hands in what the journal has.
 func New(c Config) *Fallback {
-	f := &Fallback{config: c}
-	f.metrics = newMetrics(c.Registry, c.Now, f.Usage)
+	f := &Fallback{config: c, former: newFormerAnswers(c.FormerBytes)}
+	f.running, f.stop = context.WithCancel(context.Background())
+	f.metrics = newMetrics(c.Registry, c.Now, f.Usage, f.former)
 	return f
 }
 
@@ -88,7 +97,7 @@ func New(c Config) *Fallback {
 func (f *Fallback) Execute(
 	ctx context.Context, customer string, c actors.Command, deferrable bool,
 ) (reply actors.Reply, err error) {
-	b := f.breakers.of(f.config.Owner(customer))
+	b := f.breakers.of(breakerKey{owner: f.config.Owner(customer)})
 	// A request that can be answered otherwise never waits to find out whether the owner is back.
 	if deferrable && !b.IsClosed() || !deferrable && !b.TryAcquirePermit() {
 		return reply, fmt.Errorf("%w: %w", actors.ErrUnavailable, ErrOpen)

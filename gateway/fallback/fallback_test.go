@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -34,12 +35,13 @@ type owner struct {
 	// hang, if not nil, keeps requests until it is closed or their context ends.
 	hang chan struct{}
 
-	calls    int
-	executed map[string]uint64 // fingerprints by customer and id
-	order    []string          // customer and id
-	callers  []string          // of them, by context and by command
-	stamps   map[string]time.Time
-	outcome  []byte
+	calls     int
+	questions int
+	executed  map[string]uint64 // fingerprints by customer and id
+	order     []string          // customer and id
+	callers   []string          // of them, by context and by command
+	stamps    map[string]time.Time
+	outcome   []byte
 }
 
 func (o *owner) Execute(ctx context.Context, customer string, c actors.Command) (actors.Reply, error) {
@@ -81,6 +83,18 @@ func (o *owner) Execute(ctx context.Context, customer string, c actors.Command) 
 	return actors.Reply{Duplicate: duplicate, Time: someTime, Outcome: o.outcome}, o.unavailable
 }
 
+func (o *owner) Query(ctx context.Context, customer string, q any) (actors.Answer, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.questions++
+	if o.unavailable != nil {
+		return actors.Answer{}, o.unavailable
+	}
+	a := actors.Answer{Value: &licensedv1.ListDevicesResponse{PlanId: customer}}
+	a.Head.Sequence = uint64(len(o.order))
+	return a, nil
+}
+
 // set changes the owner.
 func (o *owner) set(f func()) {
 	o.mu.Lock()
@@ -109,7 +123,7 @@ var held = License{TitleID: "GlowS01E01", AcquiredAt: someTime.Add(-time.Hour), 
 func newFallback(t testing.TB, o *owner, dir string) *Fallback {
 	t.Helper()
 	return New(Config{
-		Journal: openJournal(t, dir, 1<<20), Execute: o.Execute,
+		Journal: openJournal(t, dir, 1<<20), Execute: o.Execute, Query: o.Query, FormerBytes: 1 << 20,
 		Owner:    func(string) (one persistence.Incarnation) { return one },
 		Terms:    func(string) Terms { return Terms{Renewals: 2, For: 24 * time.Hour} },
 		Patience: time.Minute, Timeout: time.Minute, Now: func() time.Time { return someTime },
@@ -373,6 +387,116 @@ func TestBreaker(t *testing.T) {
 		t.Errorf("the owner is back: %v", err)
 	}
 	close(hang)
+}
+
+// devices is a question.
+func devices() *licensedv1.Query {
+	return &licensedv1.Query{Query: &licensedv1.Query_ListDevices{ListDevices: &licensedv1.ListDevices{}}}
+}
+
+// TestRead: a question is answered by the owner, or else from the store, or else as before; an owner or store that
+// fails is not waited for, and is asked again in the background until it is back.
+func TestRead(t *testing.T) {
+	o := &owner{}
+	f := newFallback(t, o, t.TempDir())
+	now := someTime
+	f.config.Now = func() time.Time { return now }
+	var mu sync.Mutex
+	stored := error(nil)
+	store := func(context.Context) (actors.Answer, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		return actors.Answer{Value: &licensedv1.ListDevicesResponse{PlanId: "of the store"}}, stored
+	}
+	read := func(want Source, at time.Time, plan string) {
+		t.Helper()
+		a, err := f.Read(t.Context(), "Bayley", devices(), store)
+		if err != nil || a.Source != want || !a.AsOf.Equal(at) ||
+			a.Value.(*licensedv1.ListDevicesResponse).PlanId != plan {
+			t.Errorf("%+v, %v, want %v as of %v", a, err, want, at)
+		}
+	}
+	read(FromOwner, now, "Bayley")
+	former := now
+	now = now.Add(time.Minute)
+	o.set(func() { o.unavailable = actors.ErrUnavailable })
+	for range 2 * minFailing {
+		read(FromStore, now, "of the store")
+	}
+	if o.questions > minFailing+2 {
+		t.Errorf("%d questions to an owner that fails", o.questions)
+	}
+	mu.Lock()
+	stored = persistence.ErrUnavailable
+	mu.Unlock()
+	for range 4 * minFailing {
+		read(FromFormer, former, "Bayley")
+	}
+	if _, err := f.Read(t.Context(), "Zoë", devices(), store); !Unavailable(err) {
+		t.Errorf("never answered: %v", err)
+	}
+	if u, unavailable := f.Usage(); unavailable != 0 || u.Commands != 0 {
+		t.Errorf("questions say that %d owners cannot execute commands", unavailable)
+	}
+	mu.Lock()
+	stored = nil
+	mu.Unlock()
+	until(func() bool {
+		a, err := f.Read(t.Context(), "Bayley", devices(), store)
+		return err == nil && a.Source == FromStore
+	})
+	o.set(func() { o.unavailable = nil })
+	until(func() bool {
+		a, err := f.Read(t.Context(), "Bayley", devices(), store)
+		return err == nil && a.Source == FromOwner
+	})
+	o.set(func() { o.unavailable = actors.ErrCorrupt })
+	if a, err := f.Read(t.Context(), "Bayley", devices(), store); !errors.Is(err, actors.ErrCorrupt) {
+		t.Errorf("an answer of the owner was replaced by %+v, %v", a, err)
+	}
+}
+
+// TestFormerAnswers: as many answers are kept as fit, those asked last, no older one replaces a later one, and none is
+// given after a day.
+func TestFormerAnswers(t *testing.T) {
+	f := newFormerAnswers(10_000)
+	add := func(customer, plan string, at time.Time) {
+		f.add(customer, devices(), Answer{
+			Answer: actors.Answer{Value: &licensedv1.ListDevicesResponse{PlanId: plan}}, AsOf: at,
+		})
+	}
+	for i := range 1000 {
+		add(fmt.Sprint(i), "basic", someTime)
+		if f.usage() > 10_000 {
+			t.Fatalf("%d bytes after %d answers", f.usage(), i)
+		}
+	}
+	if _, ok := f.get("0", devices(), someTime); ok || f.all.Len() < 20 {
+		t.Errorf("the first of 1,000 answers is kept, with %d others", f.all.Len())
+	}
+	add("999", "premium", someTime.Add(-time.Second))
+	add("998", "premium", someTime.Add(time.Second))
+	add("997", strings.Repeat("x", maxFormer), someTime.Add(time.Second))
+	for customer, plan := range map[string]string{"999": "basic", "998": "premium", "997": "basic"} {
+		a, ok := f.get(customer, devices(), someTime)
+		if !ok || a.Value.(*licensedv1.ListDevicesResponse).PlanId != plan {
+			t.Errorf("%s has %+v, want %s", customer, a, plan)
+		}
+	}
+	if _, ok := f.get("999", devices(), someTime.Add(formerAge+1)); ok {
+		t.Error("an answer of yesterday was given")
+	}
+	for _, key := range f.all.Keys() {
+		f.all.Remove(key)
+	}
+	if f.usage() != 0 {
+		t.Errorf("%d bytes of no answers", f.usage())
+	}
+	none := newFormerAnswers(0)
+	none.add("a", devices(), Answer{Answer: actors.Answer{Value: &licensedv1.ListDevicesResponse{}}})
+	if _, ok := none.get("a", devices(), someTime); ok {
+		t.Error("an answer is kept in no memory")
+	}
 }
 
 // TestOverload: an owner with a full queue stays in use.

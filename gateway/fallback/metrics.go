@@ -32,10 +32,15 @@ func reasonOf(err error) string {
 }
 
 // metrics of a Fallback.
-type metrics struct{ accepted, declined, settled *prometheus.CounterVec }
+type metrics struct {
+	accepted, declined, settled, stale *prometheus.CounterVec
+	unanswered                         prometheus.Counter
+}
 
 // newMetrics registers the metrics. usage is Fallback.Usage.
-func newMetrics(r prometheus.Registerer, now func() time.Time, usage func() (Usage, int)) *metrics {
+func newMetrics(
+	r prometheus.Registerer, now func() time.Time, usage func() (Usage, int), kept *formerAnswers,
+) *metrics {
 	m := &metrics{
 		accepted: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "licensed_gateway_deferred_commands_accepted_total",
@@ -49,6 +54,17 @@ func newMetrics(r prometheus.Registerer, now func() time.Time, usage func() (Usa
 			Name: "licensed_gateway_deferred_commands_settled_total",
 			Help: "Accepted commands that were handed in, by how they ended.",
 		}, []string{"command", "end"}),
+		stale: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "licensed_gateway_stale_answers_total",
+			Help: "Answers marked as stale, because the owner could not be reached, by where they are from.",
+		}, []string{"source"}),
+		unanswered: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "licensed_gateway_questions_unanswered_total",
+			Help: "Questions whose owner could not be reached, and that were not answered otherwise.",
+		}),
+	}
+	for _, s := range []Source{FromStore, FromFormer} {
+		m.stale.WithLabelValues(s.String())
 	}
 	for _, k := range kinds { // Each series exists with 0 before the first event.
 		m.accepted.WithLabelValues(k.name)
@@ -62,7 +78,15 @@ func newMetrics(r prometheus.Registerer, now func() time.Time, usage func() (Usa
 	gauge := func(o prometheus.GaugeOpts, value func(Usage, int) float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(o, func() float64 { return value(usage()) })
 	}
-	r.MustRegister(m.accepted, m.declined, m.settled,
+	r.MustRegister(m.accepted, m.declined, m.settled, m.stale, m.unanswered,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "licensed_gateway_former_answers_bytes",
+			Help: "Size of the answers that are kept for when owners and store cannot be reached, in bytes.",
+		}, func() float64 { return float64(kept.usage()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "licensed_gateway_former_answers_max_bytes",
+			Help: "Size that those answers may have, in bytes (--fallback-answers-bytes).",
+		}, func() float64 { return float64(kept.max) }),
 		gauge(prometheus.GaugeOpts{
 			Name: "licensed_gateway_deferred_commands",
 			Help: "Accepted commands that are not handed in yet.",

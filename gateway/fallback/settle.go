@@ -65,6 +65,7 @@ const (
 
 // Run hands in deferred commands until ctx ends, each as soon as its owner can be reached.
 func (f *Fallback) Run(ctx context.Context) {
+	defer f.stop()
 	tick := time.NewTicker(settleEvery)
 	defer tick.Stop()
 	for {
@@ -87,7 +88,7 @@ func (f *Fallback) settleAll(ctx context.Context) {
 			break
 		}
 		all.Go(func() error {
-			b := f.breakers.of(f.config.Owner(customer))
+			b := f.breakers.of(breakerKey{owner: f.config.Owner(customer)})
 			if !b.TryAcquirePermit() {
 				return nil
 			}

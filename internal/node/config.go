@@ -139,7 +139,9 @@ func DefaultConfig() Config {
 
 		LicenseKeyGrace: 90 * 24 * time.Hour,
 		LicenseIssuer:   "licensed",
-		Fallback:        FallbackConfig{After: 250 * time.Millisecond, MaxBytes: 256 << 20},
+		Fallback: FallbackConfig{
+			After: 250 * time.Millisecond, MaxBytes: 256 << 20, AnswersBytes: 64 << 20,
+		},
 
 		Roles:        RoleNode | RoleGateway,
 		Cluster:      member.DefaultSettings(),

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"licensed/actors"
 	"licensed/actors/license"
 	"licensed/cluster"
 	"licensed/gateway/fallback"
@@ -20,6 +21,8 @@ type FallbackConfig struct {
 	After time.Duration
 	// MaxBytes bounds the commands in the journal.
 	MaxBytes int64
+	// AnswersBytes bounds the answers that are kept for when neither owner nor store can be reached.
+	AnswersBytes int64
 }
 
 // openFallback opens the journal of deferred commands, and hands them in until the process stops. It returns nil if
@@ -40,8 +43,9 @@ func (n *Node) openFallback() (*fallback.Fallback, error) {
 		n.log.Warn("deferred commands found", "commands", u.Commands, "customers", u.Customers, "since", u.Since.UTC())
 	}
 	f := fallback.New(fallback.Config{
-		Journal: journal, Execute: n.aggregates.Execute, Owner: n.ownerOf, Terms: n.provisional,
-		Patience: c.After, Timeout: n.config.MaxDeadline, Now: n.config.Now, Registry: n.registry, Logger: n.log,
+		Journal: journal, Execute: n.aggregates.Execute, Query: n.aggregates.Query,
+		Owner: n.ownerOf, Terms: n.provisional, Patience: c.After, Timeout: n.config.MaxDeadline,
+		FormerBytes: c.AnswersBytes, Now: n.config.Now, Registry: n.registry, Logger: n.log,
 	})
 	n.parts.Push("journal of deferred commands", func(context.Context) error { return journal.Close() })
 	n.parts.Go("deferred commands", f.Run)
@@ -58,6 +62,11 @@ func (n *Node) ownerOf(customer string) persistence.Incarnation {
 	return row.Owner
 }
 
+// storedHead returns where a customer's history ends in the store, for gateway.Config.
+func (n *Node) storedHead(ctx context.Context, customer string) (persistence.Head, error) {
+	return actors.StoredHead(ctx, n.storage.Journal(), customer+":"+license.Name, n.config.Runtime.ReadPage)
+}
+
 // provisional returns what the policy in force allows for a title.
 func (n *Node) provisional(title string) fallback.Terms {
 	p := n.policy.Kind().Policy()
@@ -70,7 +79,7 @@ func (n *Node) provisional(title string) fallback.Terms {
 func (c *FallbackConfig) validate(signed bool) error {
 	if c.Dir != "" && !signed {
 		return errors.New("fallback-dir: needs --license-keys: " +
-			"a command is deferred only for a device that shows its signed licence")
+			"commands are deferred for devices that show their signed licence")
 	}
 	return nil
 }

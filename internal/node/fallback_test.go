@@ -11,8 +11,8 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// TestFallback: while no node holds a customer, the gateway renews a licence provisionally. Another process with its
-// directory hands the renewal in, once a node is running.
+// TestFallback: while no node holds a customer, the gateway renews a licence provisionally, and reads the customer in
+// the store. Another process with its directory hands the renewal in, once a node is running.
 func TestFallback(t *testing.T) {
 	keys, dir := t.TempDir(), t.TempDir()
 	if _, err := signingkeys.New(keys, time.Now()); err != nil {
@@ -44,6 +44,13 @@ func TestFallback(t *testing.T) {
 	renewed, err := client(g).RenewLicense(t.Context(), connect.NewRequest(renew))
 	if err != nil || renewed.Msg.Provisional == nil {
 		t.Fatalf("no node is running: %v, %v", renewed, err)
+	}
+	stored, err := client(g).GetCustomer(t.Context(), connect.NewRequest(&licensedv1.GetCustomerRequest{
+		CustomerId: "Bayley",
+	}))
+	if err != nil || stored.Msg.Stale.GetSource() != licensedv1.StaleSource_STALE_SOURCE_STORE ||
+		stored.Msg.Sequence != acquired.Msg.Sequence || len(stored.Msg.Licenses) != 1 {
+		t.Errorf("of the store: %v, %v", stored, err)
 	}
 	if got := gauge(t, g, "licensed_gateway_deferred_commands"); got != "1" {
 		t.Errorf("%s commands are deferred", got)

@@ -120,7 +120,7 @@ func (n *Node) startAPI(context.Context) error {
 	c := gateway.DefaultConfig()
 	c.MaxDeadline, c.Limits = n.config.MaxDeadline, n.config.Limits
 	c.Budgets = n.connectionBudgets()
-	c.HistoryReader, c.Operations = n.storage.Reader(), &operations{n}
+	c.HistoryReader, c.StoredHead, c.Operations = n.storage.Reader(), n.storedHead, &operations{n}
 	c.Logger, c.Registry, c.Health, c.Now = n.log, n.registry, n.health, n.config.Now
 	c.Kind, c.PolicyVersion = n.policy.Kind(), n.policy.Version
 	var err error

@@ -135,6 +135,7 @@ const (
 	ExecuteBeforeDeferred
 	RenewWithoutEnd
 	DateFactsWhenHandedIn
+	AnswerStaleAsCurrent
 	AcknowledgeUnsynced
 	CassandraUnknownIsSuccess
 	AnswerFromCache
@@ -362,6 +363,9 @@ var Bugs = [count]Info{
 	},
 	RenewWithoutEnd: {
 		Rule: "fallback", Name: "renew a licence provisionally without a limit", Check: byFallback,
+	},
+	AnswerStaleAsCurrent: {
+		Rule: "fallback", Name: "mark a stale answer as current", Check: "gateway.TestStaleAnswers",
 	},
 	DateFactsWhenHandedIn: {
 		Rule: "fallback", Name: "date deferred facts by when they are handed in", Check: "gateway.TestDeferredFacts",

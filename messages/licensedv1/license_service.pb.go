@@ -82,6 +82,58 @@ func (FactKind) EnumDescriptor() ([]byte, []int) {
 	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{0}
 }
 
+// StaleSource is where a stale answer is from.
+type StaleSource int32
+
+const (
+	StaleSource_STALE_SOURCE_UNSPECIFIED StaleSource = 0
+	// The gateway read the customer's history in the store.
+	StaleSource_STALE_SOURCE_STORE StaleSource = 1
+	// The gateway gave this answer to the same question before.
+	StaleSource_STALE_SOURCE_FORMER_ANSWER StaleSource = 2
+)
+
+// Enum value maps for StaleSource.
+var (
+	StaleSource_name = map[int32]string{
+		0: "STALE_SOURCE_UNSPECIFIED",
+		1: "STALE_SOURCE_STORE",
+		2: "STALE_SOURCE_FORMER_ANSWER",
+	}
+	StaleSource_value = map[string]int32{
+		"STALE_SOURCE_UNSPECIFIED":   0,
+		"STALE_SOURCE_STORE":         1,
+		"STALE_SOURCE_FORMER_ANSWER": 2,
+	}
+)
+
+func (x StaleSource) Enum() *StaleSource {
+	p := new(StaleSource)
+	*p = x
+	return p
+}
+
+func (x StaleSource) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (StaleSource) Descriptor() protoreflect.EnumDescriptor {
+	return file_licensed_v1_license_service_proto_enumTypes[1].Descriptor()
+}
+
+func (StaleSource) Type() protoreflect.EnumType {
+	return &file_licensed_v1_license_service_proto_enumTypes[1]
+}
+
+func (x StaleSource) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use StaleSource.Descriptor instead.
+func (StaleSource) EnumDescriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{1}
+}
+
 // LicenseStatus is what a licence allows at a time.
 type LicenseStatus int32
 
@@ -120,11 +172,11 @@ func (x LicenseStatus) String() string {
 }
 
 func (LicenseStatus) Descriptor() protoreflect.EnumDescriptor {
-	return file_licensed_v1_license_service_proto_enumTypes[1].Descriptor()
+	return file_licensed_v1_license_service_proto_enumTypes[2].Descriptor()
 }
 
 func (LicenseStatus) Type() protoreflect.EnumType {
-	return &file_licensed_v1_license_service_proto_enumTypes[1]
+	return &file_licensed_v1_license_service_proto_enumTypes[2]
 }
 
 func (x LicenseStatus) Number() protoreflect.EnumNumber {
@@ -133,7 +185,7 @@ func (x LicenseStatus) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use LicenseStatus.Descriptor instead.
 func (LicenseStatus) EnumDescriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{1}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{2}
 }
 
 // Rule names the rule that refused a command.
@@ -245,11 +297,11 @@ func (x Rule) String() string {
 }
 
 func (Rule) Descriptor() protoreflect.EnumDescriptor {
-	return file_licensed_v1_license_service_proto_enumTypes[2].Descriptor()
+	return file_licensed_v1_license_service_proto_enumTypes[3].Descriptor()
 }
 
 func (Rule) Type() protoreflect.EnumType {
-	return &file_licensed_v1_license_service_proto_enumTypes[2]
+	return &file_licensed_v1_license_service_proto_enumTypes[3]
 }
 
 func (x Rule) Number() protoreflect.EnumNumber {
@@ -258,7 +310,7 @@ func (x Rule) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Rule.Descriptor instead.
 func (Rule) EnumDescriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{2}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{3}
 }
 
 // License is what a device holds for a title.
@@ -2134,6 +2186,61 @@ func (x *SelectDevicesResponse) GetDuplicate() bool {
 	return false
 }
 
+// Stale is set in the answer to a question that the owner of the customer could not be asked. Without it an answer is
+// current: it has all that was acknowledged before the question. See docs/design/fallbacks.md.
+type Stale struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The answer has all that was acknowledged before this time, by the gateway's clock, and possibly later commands.
+	AsOf          *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
+	Source        StaleSource            `protobuf:"varint,2,opt,name=source,proto3,enum=licensed.v1.StaleSource" json:"source,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Stale) Reset() {
+	*x = Stale{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Stale) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Stale) ProtoMessage() {}
+
+func (x *Stale) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Stale.ProtoReflect.Descriptor instead.
+func (*Stale) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Stale) GetAsOf() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AsOf
+	}
+	return nil
+}
+
+func (x *Stale) GetSource() StaleSource {
+	if x != nil {
+		return x.Source
+	}
+	return StaleSource_STALE_SOURCE_UNSPECIFIED
+}
+
 type ListLicensesRequest struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	CustomerId string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
@@ -2149,7 +2256,7 @@ type ListLicensesRequest struct {
 
 func (x *ListLicensesRequest) Reset() {
 	*x = ListLicensesRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[21]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2161,7 +2268,7 @@ func (x *ListLicensesRequest) String() string {
 func (*ListLicensesRequest) ProtoMessage() {}
 
 func (x *ListLicensesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[21]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2174,7 +2281,7 @@ func (x *ListLicensesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLicensesRequest.ProtoReflect.Descriptor instead.
 func (*ListLicensesRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{21}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListLicensesRequest) GetCustomerId() string {
@@ -2213,13 +2320,15 @@ type ListLicensesResponse struct {
 	Sequence uint64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// Of the next page; empty if this is the last one. A client that does not look at it sees the first page only.
 	NextPageToken string `protobuf:"bytes,3,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Set if the answer may be out of date.
+	Stale         *Stale `protobuf:"bytes,9,opt,name=stale,proto3" json:"stale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListLicensesResponse) Reset() {
 	*x = ListLicensesResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2231,7 +2340,7 @@ func (x *ListLicensesResponse) String() string {
 func (*ListLicensesResponse) ProtoMessage() {}
 
 func (x *ListLicensesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2244,7 +2353,7 @@ func (x *ListLicensesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLicensesResponse.ProtoReflect.Descriptor instead.
 func (*ListLicensesResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{22}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListLicensesResponse) GetLicenses() []*License {
@@ -2268,6 +2377,13 @@ func (x *ListLicensesResponse) GetNextPageToken() string {
 	return ""
 }
 
+func (x *ListLicensesResponse) GetStale() *Stale {
+	if x != nil {
+		return x.Stale
+	}
+	return nil
+}
+
 type ListDownloadsRequest struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	CustomerId string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
@@ -2284,7 +2400,7 @@ type ListDownloadsRequest struct {
 
 func (x *ListDownloadsRequest) Reset() {
 	*x = ListDownloadsRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2296,7 +2412,7 @@ func (x *ListDownloadsRequest) String() string {
 func (*ListDownloadsRequest) ProtoMessage() {}
 
 func (x *ListDownloadsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2309,7 +2425,7 @@ func (x *ListDownloadsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDownloadsRequest.ProtoReflect.Descriptor instead.
 func (*ListDownloadsRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{23}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListDownloadsRequest) GetCustomerId() string {
@@ -2361,7 +2477,7 @@ type Download struct {
 
 func (x *Download) Reset() {
 	*x = Download{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2373,7 +2489,7 @@ func (x *Download) String() string {
 func (*Download) ProtoMessage() {}
 
 func (x *Download) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2386,7 +2502,7 @@ func (x *Download) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Download.ProtoReflect.Descriptor instead.
 func (*Download) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{24}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Download) GetDeviceId() string {
@@ -2433,13 +2549,15 @@ type ListDownloadsResponse struct {
 	Sequence      uint64                 `protobuf:"varint,7,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// As in ListLicensesResponse.
 	NextPageToken string `protobuf:"bytes,8,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Set if the answer may be out of date.
+	Stale         *Stale `protobuf:"bytes,14,opt,name=stale,proto3" json:"stale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListDownloadsResponse) Reset() {
 	*x = ListDownloadsResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2451,7 +2569,7 @@ func (x *ListDownloadsResponse) String() string {
 func (*ListDownloadsResponse) ProtoMessage() {}
 
 func (x *ListDownloadsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2464,7 +2582,7 @@ func (x *ListDownloadsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDownloadsResponse.ProtoReflect.Descriptor instead.
 func (*ListDownloadsResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{25}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListDownloadsResponse) GetCustomerId() string {
@@ -2523,6 +2641,13 @@ func (x *ListDownloadsResponse) GetNextPageToken() string {
 	return ""
 }
 
+func (x *ListDownloadsResponse) GetStale() *Stale {
+	if x != nil {
+		return x.Stale
+	}
+	return nil
+}
+
 type ListDevicesRequest struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	CustomerId string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
@@ -2535,7 +2660,7 @@ type ListDevicesRequest struct {
 
 func (x *ListDevicesRequest) Reset() {
 	*x = ListDevicesRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2547,7 +2672,7 @@ func (x *ListDevicesRequest) String() string {
 func (*ListDevicesRequest) ProtoMessage() {}
 
 func (x *ListDevicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2560,7 +2685,7 @@ func (x *ListDevicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDevicesRequest.ProtoReflect.Descriptor instead.
 func (*ListDevicesRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{26}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListDevicesRequest) GetCustomerId() string {
@@ -2604,7 +2729,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2616,7 +2741,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2629,7 +2754,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{27}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Device) GetDeviceId() string {
@@ -2692,13 +2817,15 @@ type ListDevicesResponse struct {
 	NextPageToken string `protobuf:"bytes,5,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	// When the present plan was chosen; absent for the default plan.
 	PlanChangedAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=plan_changed_at,json=planChangedAt,proto3" json:"plan_changed_at,omitempty"`
+	// Set if the answer may be out of date.
+	Stale         *Stale `protobuf:"bytes,12,opt,name=stale,proto3" json:"stale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListDevicesResponse) Reset() {
 	*x = ListDevicesResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2710,7 +2837,7 @@ func (x *ListDevicesResponse) String() string {
 func (*ListDevicesResponse) ProtoMessage() {}
 
 func (x *ListDevicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2723,7 +2850,7 @@ func (x *ListDevicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDevicesResponse.ProtoReflect.Descriptor instead.
 func (*ListDevicesResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{28}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListDevicesResponse) GetDevices() []*Device {
@@ -2768,6 +2895,13 @@ func (x *ListDevicesResponse) GetPlanChangedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ListDevicesResponse) GetStale() *Stale {
+	if x != nil {
+		return x.Stale
+	}
+	return nil
+}
+
 type GetCustomerRequest struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	CustomerId string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
@@ -2780,7 +2914,7 @@ type GetCustomerRequest struct {
 
 func (x *GetCustomerRequest) Reset() {
 	*x = GetCustomerRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[29]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2792,7 +2926,7 @@ func (x *GetCustomerRequest) String() string {
 func (*GetCustomerRequest) ProtoMessage() {}
 
 func (x *GetCustomerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[29]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2805,7 +2939,7 @@ func (x *GetCustomerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCustomerRequest.ProtoReflect.Descriptor instead.
 func (*GetCustomerRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{29}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetCustomerRequest) GetCustomerId() string {
@@ -2842,7 +2976,7 @@ type CustomerLicense struct {
 
 func (x *CustomerLicense) Reset() {
 	*x = CustomerLicense{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[30]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2854,7 +2988,7 @@ func (x *CustomerLicense) String() string {
 func (*CustomerLicense) ProtoMessage() {}
 
 func (x *CustomerLicense) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[30]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2867,7 +3001,7 @@ func (x *CustomerLicense) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomerLicense.ProtoReflect.Descriptor instead.
 func (*CustomerLicense) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{30}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CustomerLicense) GetLicense() *License {
@@ -2907,7 +3041,7 @@ type Quota struct {
 
 func (x *Quota) Reset() {
 	*x = Quota{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[31]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2919,7 +3053,7 @@ func (x *Quota) String() string {
 func (*Quota) ProtoMessage() {}
 
 func (x *Quota) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[31]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2932,7 +3066,7 @@ func (x *Quota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quota.ProtoReflect.Descriptor instead.
 func (*Quota) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{31}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Quota) GetLimit() uint32 {
@@ -2980,7 +3114,7 @@ type CustomerTitle struct {
 
 func (x *CustomerTitle) Reset() {
 	*x = CustomerTitle{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[32]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2992,7 +3126,7 @@ func (x *CustomerTitle) String() string {
 func (*CustomerTitle) ProtoMessage() {}
 
 func (x *CustomerTitle) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[32]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3005,7 +3139,7 @@ func (x *CustomerTitle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomerTitle.ProtoReflect.Descriptor instead.
 func (*CustomerTitle) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{32}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CustomerTitle) GetTitleId() string {
@@ -3055,7 +3189,7 @@ type CustomerStudio struct {
 
 func (x *CustomerStudio) Reset() {
 	*x = CustomerStudio{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[33]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3067,7 +3201,7 @@ func (x *CustomerStudio) String() string {
 func (*CustomerStudio) ProtoMessage() {}
 
 func (x *CustomerStudio) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[33]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3080,7 +3214,7 @@ func (x *CustomerStudio) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomerStudio.ProtoReflect.Descriptor instead.
 func (*CustomerStudio) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{33}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CustomerStudio) GetStudioId() string {
@@ -3132,13 +3266,15 @@ type GetCustomerResponse struct {
 	// As in ListLicensesResponse.
 	Sequence      uint64 `protobuf:"varint,11,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	NextPageToken string `protobuf:"bytes,12,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Set if the answer may be out of date.
+	Stale         *Stale `protobuf:"bytes,19,opt,name=stale,proto3" json:"stale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetCustomerResponse) Reset() {
 	*x = GetCustomerResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[34]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3150,7 +3286,7 @@ func (x *GetCustomerResponse) String() string {
 func (*GetCustomerResponse) ProtoMessage() {}
 
 func (x *GetCustomerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[34]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3163,7 +3299,7 @@ func (x *GetCustomerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCustomerResponse.ProtoReflect.Descriptor instead.
 func (*GetCustomerResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{34}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GetCustomerResponse) GetCustomerId() string {
@@ -3278,6 +3414,13 @@ func (x *GetCustomerResponse) GetNextPageToken() string {
 	return ""
 }
 
+func (x *GetCustomerResponse) GetStale() *Stale {
+	if x != nil {
+		return x.Stale
+	}
+	return nil
+}
+
 // Refusal is the detail of a FAILED_PRECONDITION (NOT_FOUND for RULE_NO_LICENSE, RULE_UNKNOWN_DEVICE
 // and RULE_UNKNOWN_PLAN) error: the rules that said no. It is recorded in the customer's history.
 type Refusal struct {
@@ -3307,7 +3450,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[35]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3319,7 +3462,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[35]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3332,7 +3475,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{35}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Refusal) GetRule() Rule {
@@ -3430,7 +3573,7 @@ type RuleViolation struct {
 
 func (x *RuleViolation) Reset() {
 	*x = RuleViolation{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[36]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3442,7 +3585,7 @@ func (x *RuleViolation) String() string {
 func (*RuleViolation) ProtoMessage() {}
 
 func (x *RuleViolation) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[36]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3455,7 +3598,7 @@ func (x *RuleViolation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuleViolation.ProtoReflect.Descriptor instead.
 func (*RuleViolation) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{36}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RuleViolation) GetRule() Rule {
@@ -3547,7 +3690,7 @@ type Remedy struct {
 
 func (x *Remedy) Reset() {
 	*x = Remedy{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[37]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3559,7 +3702,7 @@ func (x *Remedy) String() string {
 func (*Remedy) ProtoMessage() {}
 
 func (x *Remedy) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[37]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3572,7 +3715,7 @@ func (x *Remedy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remedy.ProtoReflect.Descriptor instead.
 func (*Remedy) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{37}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Remedy) GetDeviceId() string {
@@ -3604,7 +3747,7 @@ type SessionRequest struct {
 
 func (x *SessionRequest) Reset() {
 	*x = SessionRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[38]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3616,7 +3759,7 @@ func (x *SessionRequest) String() string {
 func (*SessionRequest) ProtoMessage() {}
 
 func (x *SessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[38]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3629,7 +3772,7 @@ func (x *SessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRequest.ProtoReflect.Descriptor instead.
 func (*SessionRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{38}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SessionRequest) GetCalls() []*SessionCall {
@@ -3679,7 +3822,7 @@ type SessionCall struct {
 
 func (x *SessionCall) Reset() {
 	*x = SessionCall{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[39]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3691,7 +3834,7 @@ func (x *SessionCall) String() string {
 func (*SessionCall) ProtoMessage() {}
 
 func (x *SessionCall) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[39]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3704,7 +3847,7 @@ func (x *SessionCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionCall.ProtoReflect.Descriptor instead.
 func (*SessionCall) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{39}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SessionCall) GetId() uint64 {
@@ -3934,7 +4077,7 @@ type SessionResponse struct {
 
 func (x *SessionResponse) Reset() {
 	*x = SessionResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[40]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3946,7 +4089,7 @@ func (x *SessionResponse) String() string {
 func (*SessionResponse) ProtoMessage() {}
 
 func (x *SessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[40]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3959,7 +4102,7 @@ func (x *SessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionResponse.ProtoReflect.Descriptor instead.
 func (*SessionResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{40}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SessionResponse) GetLimits() *SessionLimits {
@@ -4002,7 +4145,7 @@ type SessionLimits struct {
 
 func (x *SessionLimits) Reset() {
 	*x = SessionLimits{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[41]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4014,7 +4157,7 @@ func (x *SessionLimits) String() string {
 func (*SessionLimits) ProtoMessage() {}
 
 func (x *SessionLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[41]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4027,7 +4170,7 @@ func (x *SessionLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionLimits.ProtoReflect.Descriptor instead.
 func (*SessionLimits) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{41}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SessionLimits) GetMaxMessageBytes() uint32 {
@@ -4092,7 +4235,7 @@ type SessionOutcome struct {
 
 func (x *SessionOutcome) Reset() {
 	*x = SessionOutcome{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[42]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4104,7 +4247,7 @@ func (x *SessionOutcome) String() string {
 func (*SessionOutcome) ProtoMessage() {}
 
 func (x *SessionOutcome) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[42]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4117,7 +4260,7 @@ func (x *SessionOutcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionOutcome.ProtoReflect.Descriptor instead.
 func (*SessionOutcome) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{42}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SessionOutcome) GetId() uint64 {
@@ -4535,18 +4678,22 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"device_ids\x18\x02 \x03(\tR\tdeviceIds\x12\x18\n" +
 	"\abinding\x18\x03 \x01(\bR\abinding\x12\x1a\n" +
 	"\bsequence\x18\x04 \x01(\x04R\bsequence\x12\x1c\n" +
-	"\tduplicate\x18\x05 \x01(\bR\tduplicate\"\x9d\x01\n" +
+	"\tduplicate\x18\x05 \x01(\bR\tduplicate\"j\n" +
+	"\x05Stale\x12/\n" +
+	"\x05as_of\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\x120\n" +
+	"\x06source\x18\x02 \x01(\x0e2\x18.licensed.v1.StaleSourceR\x06source\"\x9d\x01\n" +
 	"\x13ListLicensesRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12)\n" +
 	"\x10include_inactive\x18\x02 \x01(\bR\x0fincludeInactive\x12\x1b\n" +
 	"\tpage_size\x18\x03 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x04 \x01(\tR\tpageToken\"\x8c\x01\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\"\xb6\x01\n" +
 	"\x14ListLicensesResponse\x120\n" +
 	"\blicenses\x18\x01 \x03(\v2\x14.licensed.v1.LicenseR\blicenses\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12&\n" +
-	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\"\xc0\x01\n" +
+	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\x12(\n" +
+	"\x05stale\x18\t \x01(\v2\x12.licensed.v1.StaleR\x05stale\"\xc0\x01\n" +
 	"\x14ListDownloadsRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x19\n" +
@@ -4559,7 +4706,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x19\n" +
 	"\btitle_id\x18\x03 \x01(\tR\atitleId\x12\x1a\n" +
-	"\bplayback\x18\x04 \x01(\bR\bplayback\"\xcf\x02\n" +
+	"\bplayback\x18\x04 \x01(\bR\bplayback\"\xf9\x02\n" +
 	"\x15ListDownloadsResponse\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x19\n" +
@@ -4569,7 +4716,8 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x05limit\x18\x05 \x01(\rH\x00R\x05limit\x88\x01\x01\x12B\n" +
 	"\x0fnext_allowed_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rnextAllowedAt\x12\x1a\n" +
 	"\bsequence\x18\a \x01(\x04R\bsequence\x12&\n" +
-	"\x0fnext_page_token\x18\b \x01(\tR\rnextPageTokenB\b\n" +
+	"\x0fnext_page_token\x18\b \x01(\tR\rnextPageToken\x12(\n" +
+	"\x05stale\x18\x0e \x01(\v2\x12.licensed.v1.StaleR\x05staleB\b\n" +
 	"\x06_limit\"q\n" +
 	"\x12ListDevicesRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
@@ -4584,14 +4732,15 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x10last_download_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x0elastDownloadAt\x12=\n" +
 	"\factivated_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\vactivatedAt\x12\x1a\n" +
 	"\bselected\x18\x06 \x01(\bR\bselected\x12.\n" +
-	"\blicenses\x18\x14 \x01(\v2\x12.licensed.v1.QuotaR\blicenses\"\x88\x02\n" +
+	"\blicenses\x18\x14 \x01(\v2\x12.licensed.v1.QuotaR\blicenses\"\xb2\x02\n" +
 	"\x13ListDevicesResponse\x12-\n" +
 	"\adevices\x18\x01 \x03(\v2\x13.licensed.v1.DeviceR\adevices\x12!\n" +
 	"\fdevice_limit\x18\x02 \x01(\rR\vdeviceLimit\x12\x17\n" +
 	"\aplan_id\x18\x03 \x01(\tR\x06planId\x12\x1a\n" +
 	"\bsequence\x18\x04 \x01(\x04R\bsequence\x12&\n" +
 	"\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageToken\x12B\n" +
-	"\x0fplan_changed_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rplanChangedAt\"q\n" +
+	"\x0fplan_changed_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rplanChangedAt\x12(\n" +
+	"\x05stale\x18\f \x01(\v2\x12.licensed.v1.StaleR\x05stale\"q\n" +
 	"\x12GetCustomerRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1b\n" +
@@ -4617,7 +4766,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x06yearly\x18\x05 \x01(\v2\x12.licensed.v1.QuotaR\x06yearly\"]\n" +
 	"\x0eCustomerStudio\x12\x1b\n" +
 	"\tstudio_id\x18\x01 \x01(\tR\bstudioId\x12.\n" +
-	"\blicenses\x18\x02 \x01(\v2\x12.licensed.v1.QuotaR\blicenses\"\xa9\x06\n" +
+	"\blicenses\x18\x02 \x01(\v2\x12.licensed.v1.QuotaR\blicenses\"\xd3\x06\n" +
 	"\x13GetCustomerResponse\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12/\n" +
@@ -4639,7 +4788,8 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"allowances\x18* \x03(\v2\x16.licensed.v1.AllowanceR\n" +
 	"allowances\x12\x1a\n" +
 	"\bsequence\x18\v \x01(\x04R\bsequence\x12&\n" +
-	"\x0fnext_page_token\x18\f \x01(\tR\rnextPageToken\"\xd6\x02\n" +
+	"\x0fnext_page_token\x18\f \x01(\tR\rnextPageToken\x12(\n" +
+	"\x05stale\x18\x13 \x01(\v2\x12.licensed.v1.StaleR\x05stale\"\xd6\x02\n" +
 	"\aRefusal\x12%\n" +
 	"\x04rule\x18\x01 \x01(\x0e2\x11.licensed.v1.RuleR\x04rule\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x18\n" +
@@ -4729,7 +4879,11 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x15FACT_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14FACT_KIND_DOWNLOADED\x10\x01\x12\x14\n" +
 	"\x10FACT_KIND_PLAYED\x10\x02\x12\x15\n" +
-	"\x11FACT_KIND_DELETED\x10\x03*\x83\x01\n" +
+	"\x11FACT_KIND_DELETED\x10\x03*c\n" +
+	"\vStaleSource\x12\x1c\n" +
+	"\x18STALE_SOURCE_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12STALE_SOURCE_STORE\x10\x01\x12\x1e\n" +
+	"\x1aSTALE_SOURCE_FORMER_ANSWER\x10\x02*\x83\x01\n" +
 	"\rLicenseStatus\x12\x1e\n" +
 	"\x1aLICENSE_STATUS_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15LICENSE_STATUS_ACTIVE\x10\x01\x12\x1a\n" +
@@ -4802,186 +4956,194 @@ func file_licensed_v1_license_service_proto_rawDescGZIP() []byte {
 	return file_licensed_v1_license_service_proto_rawDescData
 }
 
-var file_licensed_v1_license_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_licensed_v1_license_service_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_licensed_v1_license_service_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_licensed_v1_license_service_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_licensed_v1_license_service_proto_goTypes = []any{
 	(FactKind)(0),                    // 0: licensed.v1.FactKind
-	(LicenseStatus)(0),               // 1: licensed.v1.LicenseStatus
-	(Rule)(0),                        // 2: licensed.v1.Rule
-	(*License)(nil),                  // 3: licensed.v1.License
-	(*AcquireLicenseRequest)(nil),    // 4: licensed.v1.AcquireLicenseRequest
-	(*AcquireLicenseResponse)(nil),   // 5: licensed.v1.AcquireLicenseResponse
-	(*Provisional)(nil),              // 6: licensed.v1.Provisional
-	(*Allowance)(nil),                // 7: licensed.v1.Allowance
-	(*RenewLicenseRequest)(nil),      // 8: licensed.v1.RenewLicenseRequest
-	(*RenewLicenseResponse)(nil),     // 9: licensed.v1.RenewLicenseResponse
-	(*ReleaseLicenseRequest)(nil),    // 10: licensed.v1.ReleaseLicenseRequest
-	(*ReleaseLicenseResponse)(nil),   // 11: licensed.v1.ReleaseLicenseResponse
-	(*RecordPlaybackRequest)(nil),    // 12: licensed.v1.RecordPlaybackRequest
-	(*RecordPlaybackResponse)(nil),   // 13: licensed.v1.RecordPlaybackResponse
-	(*DeactivateDeviceRequest)(nil),  // 14: licensed.v1.DeactivateDeviceRequest
-	(*DeactivateDeviceResponse)(nil), // 15: licensed.v1.DeactivateDeviceResponse
-	(*Removal)(nil),                  // 16: licensed.v1.Removal
-	(*ChangePlanRequest)(nil),        // 17: licensed.v1.ChangePlanRequest
-	(*ChangePlanResponse)(nil),       // 18: licensed.v1.ChangePlanResponse
-	(*Fact)(nil),                     // 19: licensed.v1.Fact
-	(*SyncDeviceRequest)(nil),        // 20: licensed.v1.SyncDeviceRequest
-	(*SyncDeviceResponse)(nil),       // 21: licensed.v1.SyncDeviceResponse
-	(*SelectDevicesRequest)(nil),     // 22: licensed.v1.SelectDevicesRequest
-	(*SelectDevicesResponse)(nil),    // 23: licensed.v1.SelectDevicesResponse
-	(*ListLicensesRequest)(nil),      // 24: licensed.v1.ListLicensesRequest
-	(*ListLicensesResponse)(nil),     // 25: licensed.v1.ListLicensesResponse
-	(*ListDownloadsRequest)(nil),     // 26: licensed.v1.ListDownloadsRequest
-	(*Download)(nil),                 // 27: licensed.v1.Download
-	(*ListDownloadsResponse)(nil),    // 28: licensed.v1.ListDownloadsResponse
-	(*ListDevicesRequest)(nil),       // 29: licensed.v1.ListDevicesRequest
-	(*Device)(nil),                   // 30: licensed.v1.Device
-	(*ListDevicesResponse)(nil),      // 31: licensed.v1.ListDevicesResponse
-	(*GetCustomerRequest)(nil),       // 32: licensed.v1.GetCustomerRequest
-	(*CustomerLicense)(nil),          // 33: licensed.v1.CustomerLicense
-	(*Quota)(nil),                    // 34: licensed.v1.Quota
-	(*CustomerTitle)(nil),            // 35: licensed.v1.CustomerTitle
-	(*CustomerStudio)(nil),           // 36: licensed.v1.CustomerStudio
-	(*GetCustomerResponse)(nil),      // 37: licensed.v1.GetCustomerResponse
-	(*Refusal)(nil),                  // 38: licensed.v1.Refusal
-	(*RuleViolation)(nil),            // 39: licensed.v1.RuleViolation
-	(*Remedy)(nil),                   // 40: licensed.v1.Remedy
-	(*SessionRequest)(nil),           // 41: licensed.v1.SessionRequest
-	(*SessionCall)(nil),              // 42: licensed.v1.SessionCall
-	(*SessionResponse)(nil),          // 43: licensed.v1.SessionResponse
-	(*SessionLimits)(nil),            // 44: licensed.v1.SessionLimits
-	(*SessionOutcome)(nil),           // 45: licensed.v1.SessionOutcome
-	(*timestamppb.Timestamp)(nil),    // 46: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),      // 47: google.protobuf.Duration
-	(*status.Status)(nil),            // 48: google.rpc.Status
+	(StaleSource)(0),                 // 1: licensed.v1.StaleSource
+	(LicenseStatus)(0),               // 2: licensed.v1.LicenseStatus
+	(Rule)(0),                        // 3: licensed.v1.Rule
+	(*License)(nil),                  // 4: licensed.v1.License
+	(*AcquireLicenseRequest)(nil),    // 5: licensed.v1.AcquireLicenseRequest
+	(*AcquireLicenseResponse)(nil),   // 6: licensed.v1.AcquireLicenseResponse
+	(*Provisional)(nil),              // 7: licensed.v1.Provisional
+	(*Allowance)(nil),                // 8: licensed.v1.Allowance
+	(*RenewLicenseRequest)(nil),      // 9: licensed.v1.RenewLicenseRequest
+	(*RenewLicenseResponse)(nil),     // 10: licensed.v1.RenewLicenseResponse
+	(*ReleaseLicenseRequest)(nil),    // 11: licensed.v1.ReleaseLicenseRequest
+	(*ReleaseLicenseResponse)(nil),   // 12: licensed.v1.ReleaseLicenseResponse
+	(*RecordPlaybackRequest)(nil),    // 13: licensed.v1.RecordPlaybackRequest
+	(*RecordPlaybackResponse)(nil),   // 14: licensed.v1.RecordPlaybackResponse
+	(*DeactivateDeviceRequest)(nil),  // 15: licensed.v1.DeactivateDeviceRequest
+	(*DeactivateDeviceResponse)(nil), // 16: licensed.v1.DeactivateDeviceResponse
+	(*Removal)(nil),                  // 17: licensed.v1.Removal
+	(*ChangePlanRequest)(nil),        // 18: licensed.v1.ChangePlanRequest
+	(*ChangePlanResponse)(nil),       // 19: licensed.v1.ChangePlanResponse
+	(*Fact)(nil),                     // 20: licensed.v1.Fact
+	(*SyncDeviceRequest)(nil),        // 21: licensed.v1.SyncDeviceRequest
+	(*SyncDeviceResponse)(nil),       // 22: licensed.v1.SyncDeviceResponse
+	(*SelectDevicesRequest)(nil),     // 23: licensed.v1.SelectDevicesRequest
+	(*SelectDevicesResponse)(nil),    // 24: licensed.v1.SelectDevicesResponse
+	(*Stale)(nil),                    // 25: licensed.v1.Stale
+	(*ListLicensesRequest)(nil),      // 26: licensed.v1.ListLicensesRequest
+	(*ListLicensesResponse)(nil),     // 27: licensed.v1.ListLicensesResponse
+	(*ListDownloadsRequest)(nil),     // 28: licensed.v1.ListDownloadsRequest
+	(*Download)(nil),                 // 29: licensed.v1.Download
+	(*ListDownloadsResponse)(nil),    // 30: licensed.v1.ListDownloadsResponse
+	(*ListDevicesRequest)(nil),       // 31: licensed.v1.ListDevicesRequest
+	(*Device)(nil),                   // 32: licensed.v1.Device
+	(*ListDevicesResponse)(nil),      // 33: licensed.v1.ListDevicesResponse
+	(*GetCustomerRequest)(nil),       // 34: licensed.v1.GetCustomerRequest
+	(*CustomerLicense)(nil),          // 35: licensed.v1.CustomerLicense
+	(*Quota)(nil),                    // 36: licensed.v1.Quota
+	(*CustomerTitle)(nil),            // 37: licensed.v1.CustomerTitle
+	(*CustomerStudio)(nil),           // 38: licensed.v1.CustomerStudio
+	(*GetCustomerResponse)(nil),      // 39: licensed.v1.GetCustomerResponse
+	(*Refusal)(nil),                  // 40: licensed.v1.Refusal
+	(*RuleViolation)(nil),            // 41: licensed.v1.RuleViolation
+	(*Remedy)(nil),                   // 42: licensed.v1.Remedy
+	(*SessionRequest)(nil),           // 43: licensed.v1.SessionRequest
+	(*SessionCall)(nil),              // 44: licensed.v1.SessionCall
+	(*SessionResponse)(nil),          // 45: licensed.v1.SessionResponse
+	(*SessionLimits)(nil),            // 46: licensed.v1.SessionLimits
+	(*SessionOutcome)(nil),           // 47: licensed.v1.SessionOutcome
+	(*timestamppb.Timestamp)(nil),    // 48: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),      // 49: google.protobuf.Duration
+	(*status.Status)(nil),            // 50: google.rpc.Status
 }
 var file_licensed_v1_license_service_proto_depIdxs = []int32{
-	46,  // 0: licensed.v1.License.acquired_at:type_name -> google.protobuf.Timestamp
-	46,  // 1: licensed.v1.License.expires_at:type_name -> google.protobuf.Timestamp
-	46,  // 2: licensed.v1.AcquireLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
-	3,   // 3: licensed.v1.AcquireLicenseResponse.license:type_name -> licensed.v1.License
-	46,  // 4: licensed.v1.Provisional.accepted_at:type_name -> google.protobuf.Timestamp
-	46,  // 5: licensed.v1.Allowance.lent_at:type_name -> google.protobuf.Timestamp
-	46,  // 6: licensed.v1.Allowance.expires_at:type_name -> google.protobuf.Timestamp
-	46,  // 7: licensed.v1.RenewLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
-	46,  // 8: licensed.v1.RenewLicenseRequest.acquired_at:type_name -> google.protobuf.Timestamp
-	3,   // 9: licensed.v1.RenewLicenseResponse.license:type_name -> licensed.v1.License
-	6,   // 10: licensed.v1.RenewLicenseResponse.provisional:type_name -> licensed.v1.Provisional
-	46,  // 11: licensed.v1.ReleaseLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
-	46,  // 12: licensed.v1.ReleaseLicenseRequest.acquired_at:type_name -> google.protobuf.Timestamp
-	3,   // 13: licensed.v1.ReleaseLicenseResponse.license:type_name -> licensed.v1.License
-	6,   // 14: licensed.v1.ReleaseLicenseResponse.provisional:type_name -> licensed.v1.Provisional
-	46,  // 15: licensed.v1.RecordPlaybackRequest.issued_at:type_name -> google.protobuf.Timestamp
-	46,  // 16: licensed.v1.RecordPlaybackRequest.played_at:type_name -> google.protobuf.Timestamp
-	46,  // 17: licensed.v1.RecordPlaybackRequest.sent_at:type_name -> google.protobuf.Timestamp
-	3,   // 18: licensed.v1.RecordPlaybackResponse.license:type_name -> licensed.v1.License
-	46,  // 19: licensed.v1.DeactivateDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
-	46,  // 20: licensed.v1.DeactivateDeviceRequest.activated_at:type_name -> google.protobuf.Timestamp
-	16,  // 21: licensed.v1.DeactivateDeviceResponse.removal:type_name -> licensed.v1.Removal
-	46,  // 22: licensed.v1.ChangePlanRequest.issued_at:type_name -> google.protobuf.Timestamp
-	46,  // 23: licensed.v1.ChangePlanRequest.plan_changed_at:type_name -> google.protobuf.Timestamp
-	46,  // 24: licensed.v1.ChangePlanResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
+	48,  // 0: licensed.v1.License.acquired_at:type_name -> google.protobuf.Timestamp
+	48,  // 1: licensed.v1.License.expires_at:type_name -> google.protobuf.Timestamp
+	48,  // 2: licensed.v1.AcquireLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
+	4,   // 3: licensed.v1.AcquireLicenseResponse.license:type_name -> licensed.v1.License
+	48,  // 4: licensed.v1.Provisional.accepted_at:type_name -> google.protobuf.Timestamp
+	48,  // 5: licensed.v1.Allowance.lent_at:type_name -> google.protobuf.Timestamp
+	48,  // 6: licensed.v1.Allowance.expires_at:type_name -> google.protobuf.Timestamp
+	48,  // 7: licensed.v1.RenewLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
+	48,  // 8: licensed.v1.RenewLicenseRequest.acquired_at:type_name -> google.protobuf.Timestamp
+	4,   // 9: licensed.v1.RenewLicenseResponse.license:type_name -> licensed.v1.License
+	7,   // 10: licensed.v1.RenewLicenseResponse.provisional:type_name -> licensed.v1.Provisional
+	48,  // 11: licensed.v1.ReleaseLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
+	48,  // 12: licensed.v1.ReleaseLicenseRequest.acquired_at:type_name -> google.protobuf.Timestamp
+	4,   // 13: licensed.v1.ReleaseLicenseResponse.license:type_name -> licensed.v1.License
+	7,   // 14: licensed.v1.ReleaseLicenseResponse.provisional:type_name -> licensed.v1.Provisional
+	48,  // 15: licensed.v1.RecordPlaybackRequest.issued_at:type_name -> google.protobuf.Timestamp
+	48,  // 16: licensed.v1.RecordPlaybackRequest.played_at:type_name -> google.protobuf.Timestamp
+	48,  // 17: licensed.v1.RecordPlaybackRequest.sent_at:type_name -> google.protobuf.Timestamp
+	4,   // 18: licensed.v1.RecordPlaybackResponse.license:type_name -> licensed.v1.License
+	48,  // 19: licensed.v1.DeactivateDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
+	48,  // 20: licensed.v1.DeactivateDeviceRequest.activated_at:type_name -> google.protobuf.Timestamp
+	17,  // 21: licensed.v1.DeactivateDeviceResponse.removal:type_name -> licensed.v1.Removal
+	48,  // 22: licensed.v1.ChangePlanRequest.issued_at:type_name -> google.protobuf.Timestamp
+	48,  // 23: licensed.v1.ChangePlanRequest.plan_changed_at:type_name -> google.protobuf.Timestamp
+	48,  // 24: licensed.v1.ChangePlanResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
 	0,   // 25: licensed.v1.Fact.kind:type_name -> licensed.v1.FactKind
-	46,  // 26: licensed.v1.Fact.at:type_name -> google.protobuf.Timestamp
-	46,  // 27: licensed.v1.SyncDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
-	19,  // 28: licensed.v1.SyncDeviceRequest.facts:type_name -> licensed.v1.Fact
-	46,  // 29: licensed.v1.SyncDeviceRequest.sent_at:type_name -> google.protobuf.Timestamp
-	6,   // 30: licensed.v1.SyncDeviceResponse.provisional:type_name -> licensed.v1.Provisional
-	46,  // 31: licensed.v1.SelectDevicesRequest.issued_at:type_name -> google.protobuf.Timestamp
-	3,   // 32: licensed.v1.ListLicensesResponse.licenses:type_name -> licensed.v1.License
-	46,  // 33: licensed.v1.ListDownloadsRequest.since:type_name -> google.protobuf.Timestamp
-	46,  // 34: licensed.v1.Download.at:type_name -> google.protobuf.Timestamp
-	27,  // 35: licensed.v1.ListDownloadsResponse.downloads:type_name -> licensed.v1.Download
-	46,  // 36: licensed.v1.ListDownloadsResponse.next_allowed_at:type_name -> google.protobuf.Timestamp
-	46,  // 37: licensed.v1.Device.last_download_at:type_name -> google.protobuf.Timestamp
-	46,  // 38: licensed.v1.Device.activated_at:type_name -> google.protobuf.Timestamp
-	34,  // 39: licensed.v1.Device.licenses:type_name -> licensed.v1.Quota
-	30,  // 40: licensed.v1.ListDevicesResponse.devices:type_name -> licensed.v1.Device
-	46,  // 41: licensed.v1.ListDevicesResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
-	3,   // 42: licensed.v1.CustomerLicense.license:type_name -> licensed.v1.License
-	1,   // 43: licensed.v1.CustomerLicense.status:type_name -> licensed.v1.LicenseStatus
-	46,  // 44: licensed.v1.CustomerLicense.first_played_at:type_name -> google.protobuf.Timestamp
-	46,  // 45: licensed.v1.Quota.next_at:type_name -> google.protobuf.Timestamp
-	34,  // 46: licensed.v1.CustomerTitle.yearly:type_name -> licensed.v1.Quota
-	34,  // 47: licensed.v1.CustomerStudio.licenses:type_name -> licensed.v1.Quota
-	46,  // 48: licensed.v1.GetCustomerResponse.as_of:type_name -> google.protobuf.Timestamp
-	46,  // 49: licensed.v1.GetCustomerResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
-	34,  // 50: licensed.v1.GetCustomerResponse.devices_in_use:type_name -> licensed.v1.Quota
-	34,  // 51: licensed.v1.GetCustomerResponse.deactivations:type_name -> licensed.v1.Quota
-	34,  // 52: licensed.v1.GetCustomerResponse.monthly_downloads:type_name -> licensed.v1.Quota
-	46,  // 53: licensed.v1.GetCustomerResponse.grace_until:type_name -> google.protobuf.Timestamp
-	30,  // 54: licensed.v1.GetCustomerResponse.devices:type_name -> licensed.v1.Device
-	33,  // 55: licensed.v1.GetCustomerResponse.licenses:type_name -> licensed.v1.CustomerLicense
-	35,  // 56: licensed.v1.GetCustomerResponse.titles:type_name -> licensed.v1.CustomerTitle
-	36,  // 57: licensed.v1.GetCustomerResponse.studios:type_name -> licensed.v1.CustomerStudio
-	7,   // 58: licensed.v1.GetCustomerResponse.allowances:type_name -> licensed.v1.Allowance
-	2,   // 59: licensed.v1.Refusal.rule:type_name -> licensed.v1.Rule
-	46,  // 60: licensed.v1.Refusal.next_allowed_at:type_name -> google.protobuf.Timestamp
-	39,  // 61: licensed.v1.Refusal.violations:type_name -> licensed.v1.RuleViolation
-	2,   // 62: licensed.v1.RuleViolation.rule:type_name -> licensed.v1.Rule
-	46,  // 63: licensed.v1.RuleViolation.next_allowed_at:type_name -> google.protobuf.Timestamp
-	40,  // 64: licensed.v1.RuleViolation.freed_by:type_name -> licensed.v1.Remedy
-	42,  // 65: licensed.v1.SessionRequest.calls:type_name -> licensed.v1.SessionCall
-	47,  // 66: licensed.v1.SessionCall.timeout:type_name -> google.protobuf.Duration
-	4,   // 67: licensed.v1.SessionCall.acquire_license:type_name -> licensed.v1.AcquireLicenseRequest
-	8,   // 68: licensed.v1.SessionCall.renew_license:type_name -> licensed.v1.RenewLicenseRequest
-	10,  // 69: licensed.v1.SessionCall.release_license:type_name -> licensed.v1.ReleaseLicenseRequest
-	12,  // 70: licensed.v1.SessionCall.record_playback:type_name -> licensed.v1.RecordPlaybackRequest
-	14,  // 71: licensed.v1.SessionCall.deactivate_device:type_name -> licensed.v1.DeactivateDeviceRequest
-	17,  // 72: licensed.v1.SessionCall.change_plan:type_name -> licensed.v1.ChangePlanRequest
-	24,  // 73: licensed.v1.SessionCall.list_licenses:type_name -> licensed.v1.ListLicensesRequest
-	26,  // 74: licensed.v1.SessionCall.list_downloads:type_name -> licensed.v1.ListDownloadsRequest
-	29,  // 75: licensed.v1.SessionCall.list_devices:type_name -> licensed.v1.ListDevicesRequest
-	20,  // 76: licensed.v1.SessionCall.sync_device:type_name -> licensed.v1.SyncDeviceRequest
-	32,  // 77: licensed.v1.SessionCall.get_customer:type_name -> licensed.v1.GetCustomerRequest
-	22,  // 78: licensed.v1.SessionCall.select_devices:type_name -> licensed.v1.SelectDevicesRequest
-	44,  // 79: licensed.v1.SessionResponse.limits:type_name -> licensed.v1.SessionLimits
-	45,  // 80: licensed.v1.SessionResponse.outcomes:type_name -> licensed.v1.SessionOutcome
-	47,  // 81: licensed.v1.SessionLimits.max_timeout:type_name -> google.protobuf.Duration
-	48,  // 82: licensed.v1.SessionOutcome.error:type_name -> google.rpc.Status
-	5,   // 83: licensed.v1.SessionOutcome.acquire_license:type_name -> licensed.v1.AcquireLicenseResponse
-	9,   // 84: licensed.v1.SessionOutcome.renew_license:type_name -> licensed.v1.RenewLicenseResponse
-	11,  // 85: licensed.v1.SessionOutcome.release_license:type_name -> licensed.v1.ReleaseLicenseResponse
-	13,  // 86: licensed.v1.SessionOutcome.record_playback:type_name -> licensed.v1.RecordPlaybackResponse
-	15,  // 87: licensed.v1.SessionOutcome.deactivate_device:type_name -> licensed.v1.DeactivateDeviceResponse
-	18,  // 88: licensed.v1.SessionOutcome.change_plan:type_name -> licensed.v1.ChangePlanResponse
-	25,  // 89: licensed.v1.SessionOutcome.list_licenses:type_name -> licensed.v1.ListLicensesResponse
-	28,  // 90: licensed.v1.SessionOutcome.list_downloads:type_name -> licensed.v1.ListDownloadsResponse
-	31,  // 91: licensed.v1.SessionOutcome.list_devices:type_name -> licensed.v1.ListDevicesResponse
-	21,  // 92: licensed.v1.SessionOutcome.sync_device:type_name -> licensed.v1.SyncDeviceResponse
-	37,  // 93: licensed.v1.SessionOutcome.get_customer:type_name -> licensed.v1.GetCustomerResponse
-	23,  // 94: licensed.v1.SessionOutcome.select_devices:type_name -> licensed.v1.SelectDevicesResponse
-	4,   // 95: licensed.v1.LicenseService.AcquireLicense:input_type -> licensed.v1.AcquireLicenseRequest
-	8,   // 96: licensed.v1.LicenseService.RenewLicense:input_type -> licensed.v1.RenewLicenseRequest
-	10,  // 97: licensed.v1.LicenseService.ReleaseLicense:input_type -> licensed.v1.ReleaseLicenseRequest
-	12,  // 98: licensed.v1.LicenseService.RecordPlayback:input_type -> licensed.v1.RecordPlaybackRequest
-	14,  // 99: licensed.v1.LicenseService.DeactivateDevice:input_type -> licensed.v1.DeactivateDeviceRequest
-	17,  // 100: licensed.v1.LicenseService.ChangePlan:input_type -> licensed.v1.ChangePlanRequest
-	20,  // 101: licensed.v1.LicenseService.SyncDevice:input_type -> licensed.v1.SyncDeviceRequest
-	22,  // 102: licensed.v1.LicenseService.SelectDevices:input_type -> licensed.v1.SelectDevicesRequest
-	24,  // 103: licensed.v1.LicenseService.ListLicenses:input_type -> licensed.v1.ListLicensesRequest
-	26,  // 104: licensed.v1.LicenseService.ListDownloads:input_type -> licensed.v1.ListDownloadsRequest
-	29,  // 105: licensed.v1.LicenseService.ListDevices:input_type -> licensed.v1.ListDevicesRequest
-	32,  // 106: licensed.v1.LicenseService.GetCustomer:input_type -> licensed.v1.GetCustomerRequest
-	41,  // 107: licensed.v1.LicenseService.Session:input_type -> licensed.v1.SessionRequest
-	5,   // 108: licensed.v1.LicenseService.AcquireLicense:output_type -> licensed.v1.AcquireLicenseResponse
-	9,   // 109: licensed.v1.LicenseService.RenewLicense:output_type -> licensed.v1.RenewLicenseResponse
-	11,  // 110: licensed.v1.LicenseService.ReleaseLicense:output_type -> licensed.v1.ReleaseLicenseResponse
-	13,  // 111: licensed.v1.LicenseService.RecordPlayback:output_type -> licensed.v1.RecordPlaybackResponse
-	15,  // 112: licensed.v1.LicenseService.DeactivateDevice:output_type -> licensed.v1.DeactivateDeviceResponse
-	18,  // 113: licensed.v1.LicenseService.ChangePlan:output_type -> licensed.v1.ChangePlanResponse
-	21,  // 114: licensed.v1.LicenseService.SyncDevice:output_type -> licensed.v1.SyncDeviceResponse
-	23,  // 115: licensed.v1.LicenseService.SelectDevices:output_type -> licensed.v1.SelectDevicesResponse
-	25,  // 116: licensed.v1.LicenseService.ListLicenses:output_type -> licensed.v1.ListLicensesResponse
-	28,  // 117: licensed.v1.LicenseService.ListDownloads:output_type -> licensed.v1.ListDownloadsResponse
-	31,  // 118: licensed.v1.LicenseService.ListDevices:output_type -> licensed.v1.ListDevicesResponse
-	37,  // 119: licensed.v1.LicenseService.GetCustomer:output_type -> licensed.v1.GetCustomerResponse
-	43,  // 120: licensed.v1.LicenseService.Session:output_type -> licensed.v1.SessionResponse
-	108, // [108:121] is the sub-list for method output_type
-	95,  // [95:108] is the sub-list for method input_type
-	95,  // [95:95] is the sub-list for extension type_name
-	95,  // [95:95] is the sub-list for extension extendee
-	0,   // [0:95] is the sub-list for field type_name
+	48,  // 26: licensed.v1.Fact.at:type_name -> google.protobuf.Timestamp
+	48,  // 27: licensed.v1.SyncDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
+	20,  // 28: licensed.v1.SyncDeviceRequest.facts:type_name -> licensed.v1.Fact
+	48,  // 29: licensed.v1.SyncDeviceRequest.sent_at:type_name -> google.protobuf.Timestamp
+	7,   // 30: licensed.v1.SyncDeviceResponse.provisional:type_name -> licensed.v1.Provisional
+	48,  // 31: licensed.v1.SelectDevicesRequest.issued_at:type_name -> google.protobuf.Timestamp
+	48,  // 32: licensed.v1.Stale.as_of:type_name -> google.protobuf.Timestamp
+	1,   // 33: licensed.v1.Stale.source:type_name -> licensed.v1.StaleSource
+	4,   // 34: licensed.v1.ListLicensesResponse.licenses:type_name -> licensed.v1.License
+	25,  // 35: licensed.v1.ListLicensesResponse.stale:type_name -> licensed.v1.Stale
+	48,  // 36: licensed.v1.ListDownloadsRequest.since:type_name -> google.protobuf.Timestamp
+	48,  // 37: licensed.v1.Download.at:type_name -> google.protobuf.Timestamp
+	29,  // 38: licensed.v1.ListDownloadsResponse.downloads:type_name -> licensed.v1.Download
+	48,  // 39: licensed.v1.ListDownloadsResponse.next_allowed_at:type_name -> google.protobuf.Timestamp
+	25,  // 40: licensed.v1.ListDownloadsResponse.stale:type_name -> licensed.v1.Stale
+	48,  // 41: licensed.v1.Device.last_download_at:type_name -> google.protobuf.Timestamp
+	48,  // 42: licensed.v1.Device.activated_at:type_name -> google.protobuf.Timestamp
+	36,  // 43: licensed.v1.Device.licenses:type_name -> licensed.v1.Quota
+	32,  // 44: licensed.v1.ListDevicesResponse.devices:type_name -> licensed.v1.Device
+	48,  // 45: licensed.v1.ListDevicesResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
+	25,  // 46: licensed.v1.ListDevicesResponse.stale:type_name -> licensed.v1.Stale
+	4,   // 47: licensed.v1.CustomerLicense.license:type_name -> licensed.v1.License
+	2,   // 48: licensed.v1.CustomerLicense.status:type_name -> licensed.v1.LicenseStatus
+	48,  // 49: licensed.v1.CustomerLicense.first_played_at:type_name -> google.protobuf.Timestamp
+	48,  // 50: licensed.v1.Quota.next_at:type_name -> google.protobuf.Timestamp
+	36,  // 51: licensed.v1.CustomerTitle.yearly:type_name -> licensed.v1.Quota
+	36,  // 52: licensed.v1.CustomerStudio.licenses:type_name -> licensed.v1.Quota
+	48,  // 53: licensed.v1.GetCustomerResponse.as_of:type_name -> google.protobuf.Timestamp
+	48,  // 54: licensed.v1.GetCustomerResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
+	36,  // 55: licensed.v1.GetCustomerResponse.devices_in_use:type_name -> licensed.v1.Quota
+	36,  // 56: licensed.v1.GetCustomerResponse.deactivations:type_name -> licensed.v1.Quota
+	36,  // 57: licensed.v1.GetCustomerResponse.monthly_downloads:type_name -> licensed.v1.Quota
+	48,  // 58: licensed.v1.GetCustomerResponse.grace_until:type_name -> google.protobuf.Timestamp
+	32,  // 59: licensed.v1.GetCustomerResponse.devices:type_name -> licensed.v1.Device
+	35,  // 60: licensed.v1.GetCustomerResponse.licenses:type_name -> licensed.v1.CustomerLicense
+	37,  // 61: licensed.v1.GetCustomerResponse.titles:type_name -> licensed.v1.CustomerTitle
+	38,  // 62: licensed.v1.GetCustomerResponse.studios:type_name -> licensed.v1.CustomerStudio
+	8,   // 63: licensed.v1.GetCustomerResponse.allowances:type_name -> licensed.v1.Allowance
+	25,  // 64: licensed.v1.GetCustomerResponse.stale:type_name -> licensed.v1.Stale
+	3,   // 65: licensed.v1.Refusal.rule:type_name -> licensed.v1.Rule
+	48,  // 66: licensed.v1.Refusal.next_allowed_at:type_name -> google.protobuf.Timestamp
+	41,  // 67: licensed.v1.Refusal.violations:type_name -> licensed.v1.RuleViolation
+	3,   // 68: licensed.v1.RuleViolation.rule:type_name -> licensed.v1.Rule
+	48,  // 69: licensed.v1.RuleViolation.next_allowed_at:type_name -> google.protobuf.Timestamp
+	42,  // 70: licensed.v1.RuleViolation.freed_by:type_name -> licensed.v1.Remedy
+	44,  // 71: licensed.v1.SessionRequest.calls:type_name -> licensed.v1.SessionCall
+	49,  // 72: licensed.v1.SessionCall.timeout:type_name -> google.protobuf.Duration
+	5,   // 73: licensed.v1.SessionCall.acquire_license:type_name -> licensed.v1.AcquireLicenseRequest
+	9,   // 74: licensed.v1.SessionCall.renew_license:type_name -> licensed.v1.RenewLicenseRequest
+	11,  // 75: licensed.v1.SessionCall.release_license:type_name -> licensed.v1.ReleaseLicenseRequest
+	13,  // 76: licensed.v1.SessionCall.record_playback:type_name -> licensed.v1.RecordPlaybackRequest
+	15,  // 77: licensed.v1.SessionCall.deactivate_device:type_name -> licensed.v1.DeactivateDeviceRequest
+	18,  // 78: licensed.v1.SessionCall.change_plan:type_name -> licensed.v1.ChangePlanRequest
+	26,  // 79: licensed.v1.SessionCall.list_licenses:type_name -> licensed.v1.ListLicensesRequest
+	28,  // 80: licensed.v1.SessionCall.list_downloads:type_name -> licensed.v1.ListDownloadsRequest
+	31,  // 81: licensed.v1.SessionCall.list_devices:type_name -> licensed.v1.ListDevicesRequest
+	21,  // 82: licensed.v1.SessionCall.sync_device:type_name -> licensed.v1.SyncDeviceRequest
+	34,  // 83: licensed.v1.SessionCall.get_customer:type_name -> licensed.v1.GetCustomerRequest
+	23,  // 84: licensed.v1.SessionCall.select_devices:type_name -> licensed.v1.SelectDevicesRequest
+	46,  // 85: licensed.v1.SessionResponse.limits:type_name -> licensed.v1.SessionLimits
+	47,  // 86: licensed.v1.SessionResponse.outcomes:type_name -> licensed.v1.SessionOutcome
+	49,  // 87: licensed.v1.SessionLimits.max_timeout:type_name -> google.protobuf.Duration
+	50,  // 88: licensed.v1.SessionOutcome.error:type_name -> google.rpc.Status
+	6,   // 89: licensed.v1.SessionOutcome.acquire_license:type_name -> licensed.v1.AcquireLicenseResponse
+	10,  // 90: licensed.v1.SessionOutcome.renew_license:type_name -> licensed.v1.RenewLicenseResponse
+	12,  // 91: licensed.v1.SessionOutcome.release_license:type_name -> licensed.v1.ReleaseLicenseResponse
+	14,  // 92: licensed.v1.SessionOutcome.record_playback:type_name -> licensed.v1.RecordPlaybackResponse
+	16,  // 93: licensed.v1.SessionOutcome.deactivate_device:type_name -> licensed.v1.DeactivateDeviceResponse
+	19,  // 94: licensed.v1.SessionOutcome.change_plan:type_name -> licensed.v1.ChangePlanResponse
+	27,  // 95: licensed.v1.SessionOutcome.list_licenses:type_name -> licensed.v1.ListLicensesResponse
+	30,  // 96: licensed.v1.SessionOutcome.list_downloads:type_name -> licensed.v1.ListDownloadsResponse
+	33,  // 97: licensed.v1.SessionOutcome.list_devices:type_name -> licensed.v1.ListDevicesResponse
+	22,  // 98: licensed.v1.SessionOutcome.sync_device:type_name -> licensed.v1.SyncDeviceResponse
+	39,  // 99: licensed.v1.SessionOutcome.get_customer:type_name -> licensed.v1.GetCustomerResponse
+	24,  // 100: licensed.v1.SessionOutcome.select_devices:type_name -> licensed.v1.SelectDevicesResponse
+	5,   // 101: licensed.v1.LicenseService.AcquireLicense:input_type -> licensed.v1.AcquireLicenseRequest
+	9,   // 102: licensed.v1.LicenseService.RenewLicense:input_type -> licensed.v1.RenewLicenseRequest
+	11,  // 103: licensed.v1.LicenseService.ReleaseLicense:input_type -> licensed.v1.ReleaseLicenseRequest
+	13,  // 104: licensed.v1.LicenseService.RecordPlayback:input_type -> licensed.v1.RecordPlaybackRequest
+	15,  // 105: licensed.v1.LicenseService.DeactivateDevice:input_type -> licensed.v1.DeactivateDeviceRequest
+	18,  // 106: licensed.v1.LicenseService.ChangePlan:input_type -> licensed.v1.ChangePlanRequest
+	21,  // 107: licensed.v1.LicenseService.SyncDevice:input_type -> licensed.v1.SyncDeviceRequest
+	23,  // 108: licensed.v1.LicenseService.SelectDevices:input_type -> licensed.v1.SelectDevicesRequest
+	26,  // 109: licensed.v1.LicenseService.ListLicenses:input_type -> licensed.v1.ListLicensesRequest
+	28,  // 110: licensed.v1.LicenseService.ListDownloads:input_type -> licensed.v1.ListDownloadsRequest
+	31,  // 111: licensed.v1.LicenseService.ListDevices:input_type -> licensed.v1.ListDevicesRequest
+	34,  // 112: licensed.v1.LicenseService.GetCustomer:input_type -> licensed.v1.GetCustomerRequest
+	43,  // 113: licensed.v1.LicenseService.Session:input_type -> licensed.v1.SessionRequest
+	6,   // 114: licensed.v1.LicenseService.AcquireLicense:output_type -> licensed.v1.AcquireLicenseResponse
+	10,  // 115: licensed.v1.LicenseService.RenewLicense:output_type -> licensed.v1.RenewLicenseResponse
+	12,  // 116: licensed.v1.LicenseService.ReleaseLicense:output_type -> licensed.v1.ReleaseLicenseResponse
+	14,  // 117: licensed.v1.LicenseService.RecordPlayback:output_type -> licensed.v1.RecordPlaybackResponse
+	16,  // 118: licensed.v1.LicenseService.DeactivateDevice:output_type -> licensed.v1.DeactivateDeviceResponse
+	19,  // 119: licensed.v1.LicenseService.ChangePlan:output_type -> licensed.v1.ChangePlanResponse
+	22,  // 120: licensed.v1.LicenseService.SyncDevice:output_type -> licensed.v1.SyncDeviceResponse
+	24,  // 121: licensed.v1.LicenseService.SelectDevices:output_type -> licensed.v1.SelectDevicesResponse
+	27,  // 122: licensed.v1.LicenseService.ListLicenses:output_type -> licensed.v1.ListLicensesResponse
+	30,  // 123: licensed.v1.LicenseService.ListDownloads:output_type -> licensed.v1.ListDownloadsResponse
+	33,  // 124: licensed.v1.LicenseService.ListDevices:output_type -> licensed.v1.ListDevicesResponse
+	39,  // 125: licensed.v1.LicenseService.GetCustomer:output_type -> licensed.v1.GetCustomerResponse
+	45,  // 126: licensed.v1.LicenseService.Session:output_type -> licensed.v1.SessionResponse
+	114, // [114:127] is the sub-list for method output_type
+	101, // [101:114] is the sub-list for method input_type
+	101, // [101:101] is the sub-list for extension type_name
+	101, // [101:101] is the sub-list for extension extendee
+	0,   // [0:101] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_license_service_proto_init() }
@@ -4992,9 +5154,9 @@ func file_licensed_v1_license_service_proto_init() {
 	file_licensed_v1_access_proto_init()
 	file_licensed_v1_license_service_proto_msgTypes[0].OneofWrappers = []any{}
 	file_licensed_v1_license_service_proto_msgTypes[13].OneofWrappers = []any{}
-	file_licensed_v1_license_service_proto_msgTypes[25].OneofWrappers = []any{}
-	file_licensed_v1_license_service_proto_msgTypes[31].OneofWrappers = []any{}
-	file_licensed_v1_license_service_proto_msgTypes[39].OneofWrappers = []any{
+	file_licensed_v1_license_service_proto_msgTypes[26].OneofWrappers = []any{}
+	file_licensed_v1_license_service_proto_msgTypes[32].OneofWrappers = []any{}
+	file_licensed_v1_license_service_proto_msgTypes[40].OneofWrappers = []any{
 		(*SessionCall_AcquireLicense)(nil),
 		(*SessionCall_RenewLicense)(nil),
 		(*SessionCall_ReleaseLicense)(nil),
@@ -5008,7 +5170,7 @@ func file_licensed_v1_license_service_proto_init() {
 		(*SessionCall_GetCustomer)(nil),
 		(*SessionCall_SelectDevices)(nil),
 	}
-	file_licensed_v1_license_service_proto_msgTypes[42].OneofWrappers = []any{
+	file_licensed_v1_license_service_proto_msgTypes[43].OneofWrappers = []any{
 		(*SessionOutcome_Error)(nil),
 		(*SessionOutcome_AcquireLicense)(nil),
 		(*SessionOutcome_RenewLicense)(nil),
@@ -5028,8 +5190,8 @@ func file_licensed_v1_license_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_v1_license_service_proto_rawDesc), len(file_licensed_v1_license_service_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   43,
+			NumEnums:      4,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
