@@ -35,7 +35,7 @@ func TestDegraded(t *testing.T) {
 	out.Reset()
 	err := printReply(p, issued{commandID: "c1"}, &licensedv1.SyncDeviceResponse{
 		DeviceId: "iphone", CustomerId: "Bayley", Provisional: &licensedv1.Provisional{},
-	}, func(*licensedv1.SyncDeviceResponse) string { return "synced" })
+	}, func(*licensedv1.SyncDeviceResponse, tense) string { return "synced" })
 	if err != nil || !strings.Contains(out.String(), "command c1, PROVISIONAL: not executed yet") {
 		t.Errorf("%s, %v", &out, err)
 	}
