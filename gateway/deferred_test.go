@@ -332,7 +332,7 @@ func TestStaleAnswers(t *testing.T) {
 		}
 		d.noStore.Store(true)
 		d.comeBack()
-		// The owner goes on; this gateway does not hear of it.
+		// The owner continues; this gateway does not hear of it.
 		d.mu.Lock()
 		d.events[who] = append(d.events[who], d.events[who][3])
 		d.mu.Unlock()
