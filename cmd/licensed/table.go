@@ -449,16 +449,15 @@ func (o *options) fallbackSettings() []settings.Setting {
 	return []settings.Setting{
 		{
 			Name: "fallback-dir", Value: &c.Dir, Unit: "directory", For: operator, Roles: server,
-			Help: "directory of this gateway alone, for renewals and releases of signed licences and facts of " +
-				"devices that it accepts while nobody can decide on them; the policy bounds them; " +
-				"questions are then answered from the store or as before, and marked as stale",
+			Help: "directory of this gateway alone, for commands of devices that it accepts while nobody can decide " +
+				"on them, as the policy says; questions then get stale answers, marked as such",
 			Unset: "such commands and questions fail",
 		},
 		{
 			Name: "fallback-after", Value: &c.After, Unit: "duration", For: tuning, Roles: server, Allowed: positive,
-			Help: "time that the node of a customer has to answer before such a command is accepted, " +
-				"or a question is answered otherwise; longer: fewer provisional answers where the store is slow " +
-				"at times; shorter: the first requests of an outage wait less",
+			Help: "time that the node of a customer has to answer before such a command is accepted; " +
+				"longer: fewer provisional and stale answers where the store is slow at times; " +
+				"shorter: the first requests of an outage wait less",
 		},
 		{
 			Name: "fallback-max-bytes", Value: &o.fallback, Unit: "size", For: tuning, Roles: server,
