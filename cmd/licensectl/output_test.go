@@ -11,7 +11,7 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// TestDegraded: what is not current, or not executed yet, is said so in words.
+// TestDegraded: what is not current, or not executed yet, is reported in words.
 func TestDegraded(t *testing.T) {
 	var out bytes.Buffer
 	now := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
