@@ -8,7 +8,9 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"slices"
 	"time"
+	"unicode/utf8"
 
 	"licensed/gateway/auth"
 	"licensed/messages/licensedv1"
@@ -160,6 +162,13 @@ func (d *Dashboard) page(h func(http.ResponseWriter, *http.Request) error) http.
 		if _, large := errors.AsType[*http.MaxBytesError](err); large {
 			d.fail(w, r, errLargeForm)
 			return
+		}
+		// Names are UTF-8, as all texts of the API are: other values are those of nobody.
+		for _, values := range r.Form {
+			if slices.ContainsFunc(values, func(v string) bool { return !utf8.ValidString(v) }) {
+				d.fail(w, r, errNoText)
+				return
+			}
 		}
 		if err := h(w, r); err != nil {
 			d.fail(w, r, err)

@@ -91,6 +91,11 @@ var errLargeForm = &pageError{
 	status: http.StatusRequestEntityTooLarge, title: "Too much", text: "A form has at most 64 KiB.",
 }
 
+// errNoText is the page for a value that is no text.
+var errNoText = &pageError{
+	status: http.StatusBadRequest, title: "Invalid request", text: "A value of the address or form is not valid UTF-8.",
+}
+
 // errNoPage is the page for other addresses below Path.
 var errNoPage = &pageError{
 	status: http.StatusNotFound, title: "No such page", text: "The dashboard has no page of that name.",

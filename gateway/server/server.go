@@ -164,7 +164,7 @@ func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 // Start serves in the background. Should serving end other than by Shutdown, the error is sent on the
 // channel returned. Start is called at most once.
 func (s *Server) Start(h http.Handler) <-chan error {
-	s.http.Handler = h
+	s.http.Handler = oneChunked(h)
 	go func() {
 		serve := s.http.Serve
 		if s.http.TLSConfig != nil {
@@ -175,6 +175,19 @@ func (s *Server) Start(h http.Handler) <-chan error {
 		}
 	}()
 	return s.failed
+}
+
+// oneChunked ends a connection of HTTP/1.1 after a request whose body came in chunks. Such a request may have a length
+// too, which package net/http drops without a word. A proxy that goes by the length sees another end of it than we do,
+// and would forward what one client hid in its body as the next request of another one. RFC 9112, section 6.1 demands
+// the end of the connection then.
+func oneChunked(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor == 1 && len(r.TransferEncoding) > 0 {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // Shutdown takes no more connections and requests, and waits for those in progress until ctx ends; then

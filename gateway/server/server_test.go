@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -127,5 +128,47 @@ func TestAcceptWithoutFiles(t *testing.T) {
 	}
 	if errors.Is(err, syscall.EMFILE) || poor.failures.Load() >= 0 {
 		t.Error("no attempt failed")
+	}
+}
+
+// TestHiddenRequest: a request that is hidden in the body of another one, for a proxy that goes by the length, is not
+// executed.
+func TestHiddenRequest(t *testing.T) {
+	s, err := server.Listen("127.0.0.1:0", quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var paths []string
+	served := make(chan string, 10)
+	s.Start(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		served <- r.URL.Path
+	}))
+	defer s.Close()
+	const hidden = "GET /hidden HTTP/1.1\r\nHost: x\r\n\r\n"
+	for _, headers := range []string{
+		"Content-Length: 6\r\nTransfer-Encoding: chunked\r\n", "Transfer-Encoding: chunked\r\nContent-Length: 6\r\n",
+		"Transfer-Encoding: chunked\r\n", "Transfer-Encoding: chunked, chunked\r\n",
+		"Content-Length: 6\r\nContent-Length: 44\r\n", "Transfer-Encoding: \vchunked\r\nContent-Length: 6\r\n",
+	} {
+		conn, err := net.Dial("tcp", s.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetDeadline(time.Now().Add(10 * time.Second)) // For a server that does not end the connection.
+		request := "POST /open HTTP/1.1\r\nHost: x\r\n" + headers + "\r\n0\r\n\r\n" + hidden
+		if _, err := io.WriteString(conn, request); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadAll(conn); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%q: %v", headers, err)
+		}
+		_ = conn.Close()
+	}
+	for len(served) > 0 {
+		paths = append(paths, <-served)
+	}
+	if slices.Contains(paths, "/hidden") || !slices.Contains(paths, "/open") {
+		t.Errorf("served %q", paths)
 	}
 }

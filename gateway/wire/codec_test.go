@@ -125,3 +125,27 @@ func TestCodecs(t *testing.T) {
 		t.Error("an empty body was read")
 	}
 }
+
+// FuzzCodecs decodes anything as a request. What is decoded can be encoded again, and means the same then.
+func FuzzCodecs(f *testing.F) {
+	f.Add(true, []byte("\x0a\x01a\x12\x01b"))
+	f.Add(false, []byte(`{"customerId":"a","facts":[{"number":"1","kind":"FACT_KIND_PLAYED","at":"2026-01-01T00:00:00Z"}]}`))
+	f.Add(false, []byte(`{"deadline":"x"}`))
+	f.Fuzz(func(t *testing.T, binary bool, b []byte) {
+		codec := wire.JSON
+		if binary {
+			codec = wire.Proto
+		}
+		var first, second licensedv1.SyncDeviceRequest
+		if codec.Unmarshal(b, &first) != nil {
+			return
+		}
+		again, err := codec.Marshal(&first)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := codec.Unmarshal(again, &second); err != nil || !proto.Equal(&first, &second) {
+			t.Errorf("%v became %v, %v", &first, &second, err)
+		}
+	})
+}

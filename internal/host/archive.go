@@ -59,7 +59,7 @@ func (s *Hosts) keepScan(o *archive.WorkerOptions) {
 	}
 	o.Position = string(position)
 	o.SavePosition = func(p string) {
-		if err := os.WriteFile(scanFile, []byte(p), 0o644); err != nil {
+		if err := os.WriteFile(scanFile, []byte(p), 0o600); err != nil {
 			s.Log.Warn("archiver: scan position not saved", "error", err)
 		}
 	}

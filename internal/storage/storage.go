@@ -217,7 +217,7 @@ func (s *Storage) openArchiveDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(s.config.Data, 0o755); err != nil {
+	if err := os.MkdirAll(s.config.Data, 0o700); err != nil {
 		return err
 	}
 	// It refuses the archive of another id, and an empty directory where one is expected.

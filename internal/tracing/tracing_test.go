@@ -179,3 +179,16 @@ func TestCheck(t *testing.T) {
 		t.Error("any ratio is fine")
 	}
 }
+
+// FuzzExtract: what others say of a trace is one or none.
+func FuzzExtract(f *testing.F) {
+	f.Add("00-01020300000000000000000000000000-0900000000000000-01")
+	f.Add("ff-01020300000000000000000000000000-0900000000000000-01-x")
+	tracer, _ := newTracer(1)
+	f.Fuzz(func(t *testing.T, parent string) {
+		there := trace.SpanContextFromContext(tracer.Extract(t.Context(), parent))
+		if there.IsRemote() || there.HasTraceID() != there.HasSpanID() {
+			t.Errorf("%q: %+v", parent, there)
+		}
+	})
+}
