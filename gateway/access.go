@@ -50,11 +50,28 @@ func (g *Gateway) identify(deadline time.Time, c *call, r *http.Request) (err er
 	if strings.HasPrefix(c.route.path, "/"+licensedv1connect.AdminServiceName+"/") {
 		c.caller.Token = auth.CredentialsOf(r).Token // A node that is asked to do something verifies it itself.
 	}
+	c.bill()
 	reason, err := statedReason(r.Header)
 	if err != nil {
 		return err
 	}
 	return g.decide(c, auth.Action{Method: c.route.path, Reason: reason})
+}
+
+// staff are the roles of those who must get through when customers use up what there is for them.
+var staff = auth.RolesOf(licensedv1.Role_ROLE_OPERATOR, licensedv1.Role_ROLE_SUPPORT)
+
+// bill has the call count for its principal, and that of a person who looks after the service among the operators'.
+func (c *call) bill() {
+	if c.holders == nil { // A part of this process, which acts for somebody.
+		return
+	}
+	c.holders = append(c.holders, budget.Holder{
+		Principal: c.claims.Principal(), Customer: c.claims.Roles == auth.RolesOf(licensedv1.Role_ROLE_CUSTOMER),
+	})
+	if c.claims.Roles&staff != 0 && c.claims.Roles&routine == 0 && c.budgets == &c.limits.customers {
+		c.budgets = &c.limits.operators
+	}
 }
 
 // caller authenticates a request. Errors: *auth.Error.
@@ -67,7 +84,7 @@ func (g *Gateway) caller(ctx context.Context, r *http.Request) (*auth.Claims, er
 		}
 	}
 	credentials := auth.CredentialsOf(r)
-	credentials.Source = source.String()
+	credentials.Source = source
 	return g.config.Authenticator.Authenticate(ctx, credentials)
 }
 

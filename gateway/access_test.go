@@ -30,6 +30,7 @@ import (
 	"licensed/gateway/auth"
 	"licensed/gateway/server"
 	"licensed/internal/auditlog"
+	"licensed/internal/budget"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
 )
@@ -79,7 +80,7 @@ func guarded(t testing.TB, a gateway.Aggregates, change ...func(*gateway.Config)
 		p := newPast(t)
 		h := historyConfig(p)
 		c.HistoryReader, c.Operations, c.Kind, c.PolicyVersion = h.HistoryReader, h.Operations, h.Kind, h.PolicyVersion
-		c.Authenticator = v
+		c.Authenticator, c.Rates = v, budget.Each{}
 	}}, change...)...)
 }
 

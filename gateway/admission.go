@@ -27,7 +27,8 @@ type call struct {
 	// from, which are the operators' for requests of this process itself.
 	route   *route
 	budgets *budgets
-	// The address that the request comes from; none for one of this process.
+	limits  *limits
+	// The address that the request comes from, and its principal; none for one of this process.
 	holders []budget.Holder
 	// claims of the caller; nil where the API is open. source is the address as the audit log has it. caller is what
 	// the owner is told of the caller, once the message was authorized.
@@ -86,7 +87,7 @@ type route struct {
 	reply func(proto.Message) int64
 }
 
-// admit bounds what requests use, and measures them. The order is deadline, identity, body, place,
+// admit bounds what requests use, and measures them. The order is deadline, identity, rate, body, place,
 // handler. A request holds a place among those in flight only once its body is here;
 // until then it holds memory of the budget for bodies, so that a client which sends
 // slowly keeps nobody else out. reject writes errors in the protocol of the request.
@@ -100,8 +101,8 @@ func (g *Gateway) admit(next http.Handler, reject *connect.ErrorWriter) http.Han
 		// Time counts from the headers: a body that comes slowly is a part of the
 		// request's duration.
 		start := time.Now()
-		c := &call{ResponseWriter: w, method: route.metrics, route: route, budgets: route.class}
-		// The holder is the client's address: the shares of the budgets go by it.
+		c := &call{ResponseWriter: w, method: route.metrics, route: route, budgets: route.class, limits: g.limits}
+		// The holders are the client's address and its principal: the shares of the budgets go by them.
 		// Requests of this process itself have none.
 		if holder := budget.FromRemote(r.RemoteAddr); holder != (budget.Holder{}) {
 			c.holders = []budget.Holder{holder}
@@ -112,6 +113,9 @@ func (g *Gateway) admit(next http.Handler, reject *connect.ErrorWriter) http.Han
 		defer c.release()
 		// Before the body: nothing is read of callers that may not call the method at all.
 		body, err := &body{}, g.identify(deadline, c, r)
+		if err == nil {
+			err = c.paced(start)
+		}
 		if err == nil && !route.session {
 			body, err = c.receive(deadline, w, r)
 		}
@@ -180,6 +184,14 @@ func (c *call) admitted(body *body) (err error) {
 	return c.enter(requestBytes + 2*body.decoded)
 }
 
+// paced counts a request that came at a time. Operators may send as many as they like. Errors: budget.ExceededError.
+func (c *call) paced(at time.Time) error {
+	if c.budgets != &c.limits.customers {
+		return nil
+	}
+	return c.limits.requests.Take(at, c.holders...)
+}
+
 // enter takes a place and memory for a request that is to be handled.
 func (c *call) enter(size int64) (err error) {
 	if c.slot, err = c.budgets.slots.Take(1, c.holders...); err == nil {
@@ -239,14 +251,17 @@ func writeError(w http.ResponseWriter, r *http.Request, err *connect.Error, reje
 	_ = reject.Write(w, r, err)
 }
 
-// overLimit makes the error for a request that met a limit. It names the limit, so that
-// an operator finds the setting and a client knows whether its own address is the cause.
+// overLimit makes the error for a request that met a limit. It names the limit, so that an operator finds the setting
+// and a client knows whether its own address or principal is the cause.
 func overLimit(e *budget.ExceededError) *connect.Error {
 	words, retry := limitWords[e.Budget], overloadRetry
 	if e.Budget == "streams" || e.Budget == "stream_bytes" {
 		retry = streamRetry
 	}
-	if e.Scope == budget.Share {
+	if e.RetryAfter > 0 {
+		retry = e.RetryAfter
+	}
+	if e.Scope != budget.All {
 		words += " from " + e.Holder.String()
 	}
 	return retryAfter(infoError(connect.CodeResourceExhausted, licensedv1.ReasonOverloaded,

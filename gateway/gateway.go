@@ -145,7 +145,9 @@ func New(c Config, a Aggregates) *Gateway {
 	c.Registry.MustRegister(g.metrics.collectors(
 		func() float64 { return float64(g.InFlight()) }, func() float64 { return float64(g.followed.count()) })...)
 	c.Registry.MustRegister(g.signingMetrics()...)
-	c.Registry.MustRegister(budgetMetrics(append(slices.Clone(c.Budgets), g.limits.all...)))
+	c.Registry.MustRegister(budgetMetrics{
+		append(slices.Clone(c.Budgets), g.limits.all...), []*budget.Rate{g.limits.requests, g.limits.created},
+	})
 	return g
 }
 

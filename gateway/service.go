@@ -247,6 +247,11 @@ func (s *service) executeOrDefer(
 	if by := caller.FromContext(ctx); by != nil {
 		c.Principal, c.Reason = by.Principal, by.Reason
 	}
+	if shown == nil { // A customer with a signed licence has a history.
+		if err := s.mayBegin(ctx, h.GetCustomerId(), c); err != nil {
+			return result{}, asLimit(err)
+		}
+	}
 	deferrable := s.deferrable(&c, payload, shown)
 	run := func(deferrable bool) (actors.Reply, error) {
 		return actors.Restamp(&c, func(c actors.Command) (actors.Reply, error) {
@@ -267,6 +272,33 @@ func (s *service) executeOrDefer(
 		return s.outcome(ctx, h, payload, reply)
 	}
 	return result{}, s.failed(ctx, h.GetCustomerId(), err, true)
+}
+
+// askTimeout is the time that the owner has to answer whether a customer exists, a part of that of the command.
+const askTimeout = time.Second
+
+// mayBegin counts the first command of a customer, whose history begins with it. Errors: budget.ExceededError.
+func (s *service) mayBegin(ctx context.Context, customer string, command actors.Command) error {
+	l := s.limits
+	if l.seen == nil || command.ValidateOnly {
+		return nil
+	}
+	if _, ok := l.seen.Get(customer); ok {
+		return nil
+	}
+	asking, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	head, err := s.head(asking, customer)
+	if err != nil {
+		return nil // The owner cannot be reached. The command meets the same, unless it is deferred.
+	}
+	if head.Sequence == 0 {
+		if err := l.created.Take(time.Now(), ctx.Value(callKey{}).(*call).holders...); err != nil {
+			return err
+		}
+	}
+	l.seen.Add(customer, struct{}{})
+	return nil
 }
 
 // command returns a command for the runtime. It checks the common fields, so that a client hears of all violations at

@@ -352,7 +352,8 @@ func (x *session) cancel(ids []uint64) {
 func (x *session) start(c *licensedv1.SessionCall, arrived time.Time) error {
 	o := &outcome{
 		call: call{
-			holders: x.call.holders, budgets: x.call.budgets, claims: x.call.claims, source: x.call.source,
+			holders: x.call.holders, budgets: x.call.budgets, limits: x.call.limits, claims: x.call.claims,
+			source: x.call.source,
 			caller: x.call.caller,
 		},
 		SessionOutcome: &licensedv1.SessionOutcome{Id: c.Id}, size: int64(proto.Size(c)),
@@ -375,7 +376,10 @@ func (x *session) start(c *licensedv1.SessionCall, arrived time.Time) error {
 	}
 	if err == nil {
 		o.method, o.route = m.route.metrics, m.route
-		if err = asLimit(o.enter(sessionCallBytes + 2*size)); err != nil {
+		if err = o.paced(arrived); err == nil {
+			err = o.enter(sessionCallBytes + 2*size)
+		}
+		if err = asLimit(err); err != nil {
 			o.method.observe(connect.CodeOf(err), time.Since(arrived))
 		}
 	}

@@ -526,7 +526,7 @@ func TestUnfinishedFrames(t *testing.T) {
 	for range strangers {
 		startFrame(t, a.Address(), frame, arrives)
 	}
-	most := a.listener.unfinished.PerHolder()
+	most := a.listener.unfinished.PerAddress()
 	until(t, "refusal of all but those that fit", func() bool {
 		b.works(t, a.Address())
 		refused := a.journal.count("rejected too many bytes of unfinished frames of one address")
@@ -545,7 +545,7 @@ func (p *process) useUp(t *testing.T) {
 	b := p.listener.unfinished
 	for i := 1; b.Used() < b.Limit(); i++ {
 		foreign := budget.FromRemote(fmt.Sprintf("10.0.0.%d:1", i))
-		grant, err := b.Take(min(b.PerHolder(), b.Limit()-b.Used()), foreign)
+		grant, err := b.Take(min(b.PerAddress(), b.Limit()-b.Used()), foreign)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -30,8 +30,9 @@ func newListener(l net.Listener, c *Config) *listener {
 	return &listener{
 		Listener: l, rejected: c.Listener.Rejected, conns: map[string]*acceptedConn{},
 		// It is rounded down.
-		connections: budget.New("connections", int64(c.MaxPeers), max(0.5, (minShare+0.5)/float64(c.MaxPeers))),
-		unfinished:  budget.New("unfinished frames", int64(c.MaxUnfinishedBytes), 0.5),
+		connections: budget.New("connections", int64(c.MaxPeers),
+			budget.Each{Address: max(0.5, (minShare+0.5)/float64(c.MaxPeers))}),
+		unfinished: budget.New("unfinished frames", int64(c.MaxUnfinishedBytes), budget.Each{Address: 0.5}),
 	}
 }
 

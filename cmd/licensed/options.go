@@ -19,17 +19,19 @@ import (
 type options struct {
 	config      node.Config
 	maxResident settings.Size
-	// requestMemory is for requests to the API, addressShare the share of it that one address may have.
-	requestMemory, addressShare settings.Size
-	segment                     settings.Size // of the archive
-	archiveRate                 settings.Size // a second
-	fallback, answers           settings.Size // of the journal, of answers that are kept
-	logLevel                    string
-	logFormat                   string
-	readyFile                   string
-	host                        string // of addresses that are not given
-	demo                        bool
-	demoConfig                  demo.Config
+	// requestMemory is for requests to the API; the shares are what part of each limit one holder may use.
+	requestMemory, addressShare, serviceShare, customerShare settings.Size
+
+	segment           settings.Size // of the archive
+	archiveRate       settings.Size // a second
+	fallback, answers settings.Size // of the journal, of answers that are kept
+
+	logLevel   string
+	logFormat  string
+	readyFile  string
+	host       string // of addresses that are not given
+	demo       bool
+	demoConfig demo.Config
 }
 
 // newOptions returns the defaults. They are also what the help and
@@ -40,6 +42,8 @@ func newOptions() *options {
 		maxResident:   settings.ParseSize("25%"),
 		requestMemory: settings.ParseSize("256MiB"),
 		addressShare:  settings.ParseSize("25%"),
+		serviceShare:  settings.ParseSize("100%"),
+		customerShare: settings.ParseSize("4%"),
 		segment:       settings.ParseSize("256KiB"),
 		archiveRate:   settings.ParseSize("8MiB"),
 		fallback:      settings.ParseSize("256MiB"),
@@ -94,6 +98,7 @@ func (o *options) nodeConfig(log *slog.Logger) (node.Config, error) {
 	c.Runtime.MaxResidentBytes = o.maxResident.Of(memory)
 	// The share of a percentage was given as 25 for 25 %.
 	c.Limits.Memory, c.Limits.AddressShare = o.requestMemory.Of(memory), o.addressShare.Share()/100
+	c.Limits.ServiceShare, c.Limits.CustomerShare = o.serviceShare.Share()/100, o.customerShare.Share()/100
 	if c.Limits.Memory < smallestMemory {
 		return c, fmt.Errorf("request-memory: is %v, must be at least 16MiB", &o.requestMemory)
 	}

@@ -388,6 +388,36 @@ func (o *options) requestSettings() []settings.Setting {
 				"clients come through",
 		},
 		{
+			Name: "service-share", Value: &o.serviceShare, Unit: "percentage", For: operator, Roles: server,
+			Allowed: settings.Share(),
+			Help:    "share of each limit that one principal may use, at all its addresses, unless it is a customer",
+		},
+		{
+			Name: "customer-share", Value: &o.customerShare, Unit: "percentage", For: operator, Roles: server,
+			Allowed: settings.Share(),
+			Help:    "share of each limit that one customer with credentials of its own may use",
+		},
+		{
+			Name: "address-rate", Value: &l.Rates.Address, Unit: "requests a second", For: operator, Roles: server,
+			Allowed: settings.AtLeast(0.0),
+			Help:    "requests of one address, on average; those of 10 s at once; 0 for no limit",
+		},
+		{
+			Name: "service-rate", Value: &l.Rates.Service, Unit: "requests a second", For: operator, Roles: server,
+			Allowed: settings.AtLeast(0.0),
+			Help:    "requests of one principal that is no customer, as --address-rate; 0 for no limit",
+		},
+		{
+			Name: "customer-rate", Value: &l.Rates.Customer, Unit: "requests a second", For: operator, Roles: server,
+			Allowed: settings.AtLeast(0.0),
+			Help:    "requests of one customer with credentials of its own, as --address-rate; 0 for no limit",
+		},
+		{
+			Name: "new-customers", Value: &l.NewCustomers, Unit: "customers a minute", For: operator, Roles: server,
+			Allowed: settings.AtLeast(0),
+			Help:    "customers that one address, and one principal, may send the first command of; 0 for no limit",
+		},
+		{
 			Name: "max-in-flight", Value: &l.MaxInFlight, Unit: "requests", For: tuning, Roles: server,
 			Allowed: settings.AtLeast(1),
 			Help:    "requests handled at once; more are refused",

@@ -9,6 +9,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"licensed/internal/budget"
 )
 
 // Claims are what is known of a caller. They are not changed once they exist.
@@ -46,8 +48,8 @@ type Credentials struct {
 	Token string
 	// Certificates are the chain of a client, verified, its own first; empty for none.
 	Certificates []*x509.Certificate
-	// Source is the address that failed attempts are counted for; empty for this process.
-	Source string
+	// Source is who wrong tokens are counted for; zero for this process, which may try as often as it likes.
+	Source budget.Holder
 }
 
 // CredentialsOf returns the token and the certificates of a request. Source is left empty.

@@ -98,8 +98,11 @@ func (i *issuer) fetched(ctx context.Context, log *slog.Logger) (keyfunc.Keyfunc
 		return nil, err
 	}
 	all, err := jwkset.NewHTTPClient(jwkset.HTTPClientOptions{
-		HTTPURLs: map[string]jwkset.Storage{i.JWKS: keys}, RateLimitWaitMax: time.Millisecond,
+		HTTPURLs:          map[string]jwkset.Storage{i.JWKS: keys},
 		RefreshUnknownKID: rate.NewLimiter(rate.Every(keysUnknown), 1),
+		// It also bounds the fetch. One token at most waits for the limiter, less than that: others would have to wait
+		// for keysUnknown more, and are refused at once.
+		RateLimitWaitMax: keysTimeout,
 	})
 	if err != nil {
 		return nil, err

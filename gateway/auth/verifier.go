@@ -13,6 +13,8 @@ import (
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+
+	"licensed/internal/budget"
 )
 
 // Bounds of what a verifier remembers.
@@ -23,8 +25,12 @@ const (
 	rememberFor = 5 * time.Minute
 )
 
-// attempts is the number of failed ones that an address has at once.
-const attempts = 20
+// An address has this many wrong tokens at once, and one comes back after attemptEvery. Beyond that no signature is
+// checked for it.
+const (
+	attempts     = 20
+	attemptEvery = time.Second
+)
 
 // filePoll is the interval between looks at the auth file.
 const filePoll = time.Second
@@ -48,7 +54,7 @@ type Config struct {
 type Verifier struct {
 	config   Config
 	state    atomic.Pointer[state]
-	attempts *Attempts
+	attempts *budget.Rate
 	stop     context.CancelFunc
 	stopped  sync.WaitGroup
 }
@@ -78,7 +84,8 @@ func Open(c Config) (*Verifier, error) {
 	if c.Poll == 0 {
 		c.Poll = filePoll
 	}
-	v := &Verifier{config: c, attempts: NewAttempts(attempts)}
+	v := &Verifier{config: c, attempts: budget.NewRate("attempts",
+		budget.Each{Address: 1 / attemptEvery.Seconds()}, attempts*attemptEvery)}
 	s, err := v.load()
 	if err != nil {
 		return nil, err
@@ -223,13 +230,13 @@ func (v *Verifier) ofToken(ctx context.Context, s *state, c Credentials, now tim
 		return known.claims, nil
 	}
 	// The limit is also on having signatures checked.
-	if !v.attempts.Left(c.Source, now) {
+	if !v.attempts.Left(now, c.Source) {
 		return nil, failed(TooMany, "too many wrong tokens came from this address; wait some seconds")
 	}
 	claims, err := s.ofJWT(ctx, c.Token)
 	if err != nil {
 		if err.Kind != Unavailable { // Not the caller's fault.
-			v.attempts.Wrong(c.Source, now)
+			_ = v.attempts.Take(now, c.Source) // Others may have taken the last one meanwhile.
 		}
 		return nil, err
 	}

@@ -26,6 +26,8 @@ import (
 	"github.com/MicahParks/jwkset"
 	"github.com/golang-jwt/jwt/v5"
 
+	"licensed/internal/budget"
+
 	"licensed/messages/licensedv1"
 )
 
@@ -71,7 +73,7 @@ func write(t testing.TB, name, content string) {
 
 func (v *Verifier) token(t testing.TB, token string) (*Claims, error) {
 	t.Helper()
-	return v.Authenticate(t.Context(), Credentials{Token: token, Source: "192.0.2.1"})
+	return v.Authenticate(t.Context(), Credentials{Token: token, Source: budget.FromRemote("192.0.2.1:1")})
 }
 
 // provider is an issuer of tokens.
@@ -301,8 +303,7 @@ func TestJWT(t *testing.T) {
 		"no role":          {p.token("k1", jwt.MapClaims{"groups": "staff"}), NoRole},
 		"customer unnamed": {p.token("k1", jwt.MapClaims{"groups": nil, "scope": "licences"}), NoRole},
 	} {
-		// From addresses of their own, whose attempts are not used up.
-		_, err := v.Authenticate(t.Context(), Credentials{Token: test.token, Source: name})
+		_, err := v.Authenticate(t.Context(), Credentials{Token: test.token})
 		if kindOf(err) != test.want {
 			t.Errorf("%s: %v is %q, want %q", name, err, kindOf(err), test.want)
 		}
@@ -416,7 +417,8 @@ func TestAttempts(t *testing.T) {
 			t.Errorf("a right token is locked out: %v", err)
 		}
 	}
-	if _, err := v.Authenticate(t.Context(), Credentials{Token: fresh, Source: "192.0.2.2"}); err != nil {
+	other := Credentials{Token: fresh, Source: budget.FromRemote("192.0.2.2:1")}
+	if _, err := v.Authenticate(t.Context(), other); err != nil {
 		t.Errorf("another address is locked out: %v", err)
 	}
 	c.after(attemptEvery)
@@ -528,7 +530,7 @@ func FuzzToken(f *testing.F) {
 	f.Add(body + "." + head + "." + signature)
 	f.Add("eyJhbGciOiJub25lIn0." + body + "." + signature)
 	f.Fuzz(func(t *testing.T, token string) {
-		claims, err := v.Authenticate(t.Context(), Credentials{Token: token, Source: token})
+		claims, err := v.Authenticate(t.Context(), Credentials{Token: token})
 		// The last bits of the encoding of a signature have no meaning.
 		if err == nil && token != "shop-token" && !strings.HasPrefix(token, head+"."+body+"."+signature[:80]) {
 			t.Errorf("%q is accepted as %+v", token, claims)

@@ -21,6 +21,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"licensed/gateway/auth"
+	"licensed/internal/budget"
 	"licensed/messages/licensedv1"
 )
 
@@ -79,7 +80,7 @@ type AccessConfig struct {
 type Access struct {
 	AccessConfig
 	// tries slows down addresses that guess tokens.
-	tries *auth.Attempts
+	tries *budget.Rate
 	// sessions are the callers of browsers that are logged in, by the value of their cookie.
 	sessions *lru.Cache[string, *auth.Claims]
 }
@@ -93,7 +94,7 @@ const (
 // NewAccess returns the access of a configuration. A wrong token costs an address one of ten tries; one comes back
 // each second.
 func NewAccess(c AccessConfig) *Access {
-	a := &Access{AccessConfig: c, tries: auth.NewAttempts(maxTries)}
+	a := &Access{AccessConfig: c, tries: budget.NewRate("tries", budget.Each{Address: 1}, maxTries*time.Second)}
 	a.sessions, _ = lru.New[string, *auth.Claims](maxSessions) // The size is positive.
 	return a
 }
@@ -164,17 +165,16 @@ func (a *Access) known(r *http.Request) (admission, *auth.Claims) {
 	return notLoggedIn, nil
 }
 
-// try returns the claims of the caller with this token. See auth.Attempts for what wrong ones cost.
+// try returns the claims of the caller with this token. An address that gave too many wrong ones has no other token
+// looked at for a while. The admin token is accepted all the same, as static tokens of the API are: who guesses at an
+// address that many share, that of a proxy for instance, locks nobody out, and the token is too long to be guessed.
 func (a *Access) try(r *http.Request, token string) (admission, *auth.Claims) {
-	source, _, _ := net.SplitHostPort(r.RemoteAddr)
-	now := a.Now()
-	if !a.tries.Left(source, now) {
-		return tooMany, nil
-	}
 	if a.right(token) {
-		// Only wrong tokens count, so that monitoring with the right one is never slowed
-		// down.
 		return admitted, administrator("token")
+	}
+	source, now := budget.FromRemote(r.RemoteAddr), a.Now()
+	if !a.tries.Left(now, source) {
+		return tooMany, nil
 	}
 	if a.Authenticator != nil {
 		claims, err := a.Authenticator.Authenticate(r.Context(), auth.Credentials{Token: token, Source: source})
@@ -182,7 +182,7 @@ func (a *Access) try(r *http.Request, token string) (admission, *auth.Claims) {
 			return admitted, claims
 		}
 	}
-	a.tries.Wrong(source, now)
+	_ = a.tries.Take(now, source) // Others may have taken the last one meanwhile.
 	a.Logger.Warn("dashboard: wrong admin token rejected", "from", r.RemoteAddr)
 	return notLoggedIn, nil
 }

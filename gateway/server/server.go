@@ -90,7 +90,7 @@ func New(l net.Listener, c Config) *Server {
 	protocols.SetUnencryptedHTTP2(c.TLS == nil)
 	// Connections are counted by address as soon as they are accepted, before a byte is
 	// read.
-	connections := budget.New(c.Name, int64(c.MaxConnections), c.AddressShare)
+	connections := budget.New(c.Name, int64(c.MaxConnections), budget.Each{Address: c.AddressShare})
 	return &Server{
 		listener:    &countedListener{l, connections},
 		connections: connections,

@@ -170,7 +170,7 @@ var rules = []rule{
 		why:  "what people see and do there must be what every client can, and pass the same checks",
 		from: []string{"licensed/gateway/dashboard"}, tests: true,
 		deny: everything, allow: []string{
-			"licensed/gateway/auth", "licensed/gateway/dashboard", "licensed/messages/...",
+			"licensed/gateway/auth", "licensed/gateway/dashboard", "licensed/messages/...", "licensed/internal/budget",
 			"licensed/internal/clusterrates", "licensed/internal/historyjson",
 		},
 	},

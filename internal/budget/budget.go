@@ -1,18 +1,21 @@
-// Package budget bounds what requests use at a time: bytes of memory, connections, places.
+// Package budget bounds what requests use at a time: bytes of memory, connections, places; and how often they come.
 //
 // # The model
 //
-// A [Budget] has a limit for everybody together, and a share of it that one [Holder] may have: an address, later a
+// A [Budget] has a limit for everybody together, and a share of it that one [Holder] may have: an address or a
 // principal. A request takes a [Grant] of it before the memory is allocated, and releases it when the memory
 // is free again. A budget never waits: a request that finds it used up is refused at once, so that nothing queues
 // behind it. A holder that has nothing gets its first grant even if that is more than its share, and so does the
 // first of all holders: a limit set too low slows requests down to one at a time and never refuses all of them.
+//
+// A [Rate] bounds how often each holder does something. It has no limit for everybody together.
 package budget
 
 import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"time"
 )
 
 // Holder is somebody whose share of a budget is bounded. The zero Holder is this process itself, which has no share of
@@ -22,6 +25,26 @@ type Holder struct {
 	Address netip.Prefix
 	// Principal that was authenticated, whatever addresses it uses.
 	Principal string
+	// Customer says that the principal is a customer, and not a service or a person of the operator.
+	Customer bool
+}
+
+// Each is a bound of one holder, by the kind of the holder. Zero is no bound.
+type Each struct {
+	Address, Service, Customer float64
+}
+
+// of returns the bound of a holder; zero for none.
+func (e *Each) of(h Holder) float64 {
+	switch {
+	case h == Holder{}:
+		return 0
+	case h.Principal == "":
+		return e.Address
+	case h.Customer:
+		return e.Customer
+	}
+	return e.Service
 }
 
 // String returns the holder for people.
@@ -63,31 +86,48 @@ type Scope string
 const (
 	// All: everybody together used up the limit.
 	All Scope = "all"
-	// Share: one holder used up its share.
+	// Share: one address used up its share.
 	Share Scope = "share"
+	// Principal: one principal used up its share.
+	Principal Scope = "principal"
 )
 
-// ExceededError says that a budget has not enough left.
+// Scopes are all of them.
+var Scopes = []Scope{All, Share, Principal}
+
+// ExceededError says that a budget has not enough left, or that a holder comes too often.
 type ExceededError struct {
-	// Budget is its name.
+	// Budget is the name of the budget or the rate.
 	Budget string
 	Scope  Scope
 	// Holder whose share is used up, if that is the reason.
 	Holder Holder
+	// RetryAfter is when the rate allows the next one; zero for a budget.
+	RetryAfter time.Duration
 }
 
 // Error implements error.
 func (e *ExceededError) Error() string {
-	if e.Scope == Share {
+	if e.Scope != All {
 		return fmt.Sprintf("%s: %v has used up its share", e.Budget, e.Holder)
 	}
 	return e.Budget + ": the limit is reached"
 }
 
+// exceeded returns the error for a holder that has used up its own share.
+func exceeded(name string, h Holder, retry time.Duration) *ExceededError {
+	e := &ExceededError{Budget: name, Scope: Share, Holder: h, RetryAfter: retry}
+	if h.Principal != "" {
+		e.Scope = Principal
+	}
+	return e
+}
+
 // Budget is a bounded amount of something. Safe for concurrent use.
 type Budget struct {
-	name         string
-	limit, share int64
+	name   string
+	limit  int64
+	shares Each
 
 	// mu guards what follows.
 	mu   sync.Mutex
@@ -98,11 +138,11 @@ type Budget struct {
 	refused map[Scope]uint64
 }
 
-// New returns a budget. The share is what part of the limit one holder may have, above 0 up to 1; it is at least one
-// unit.
-func New(name string, limit int64, share float64) *Budget {
+// New returns a budget. The shares are what part of the limit one holder may have, above 0 up to 1, or 0 for all of it;
+// a share is at least one unit.
+func New(name string, limit int64, shares Each) *Budget {
 	return &Budget{
-		name: name, limit: limit, share: max(1, int64(float64(limit)*share)),
+		name: name, limit: limit, shares: shares,
 		holders: make(map[Holder]int64), refused: make(map[Scope]uint64),
 	}
 }
@@ -110,11 +150,19 @@ func New(name string, limit int64, share float64) *Budget {
 // Name returns the name, which is a label of metrics.
 func (b *Budget) Name() string { return b.name }
 
-// Limit returns what everybody together may have, and PerHolder what one holder may.
+// Limit returns what everybody together may have, and PerAddress what one address may.
 func (b *Budget) Limit() int64 { return b.limit }
 
-// PerHolder returns what one holder may have.
-func (b *Budget) PerHolder() int64 { return b.share }
+// PerAddress returns what one address may have.
+func (b *Budget) PerAddress() int64 { return b.share(b.shares.Address) }
+
+// share returns a part of the limit; zero is all of it.
+func (b *Budget) share(part float64) int64 {
+	if part == 0 {
+		return b.limit
+	}
+	return max(1, int64(float64(b.limit)*part))
+}
 
 // Used returns what is granted now.
 func (b *Budget) Used() int64 {
@@ -176,8 +224,9 @@ func (b *Budget) add(n int64, holders []Holder, bounded bool) error {
 // so does the first of all: see the package comment. Requires mu.
 func (b *Budget) check(n int64, holders []Holder) *ExceededError {
 	for _, h := range holders {
-		if held := b.holders[h]; h != (Holder{}) && held > 0 && held+n > b.share {
-			return &ExceededError{Budget: b.name, Scope: Share, Holder: h}
+		share := b.share(b.shares.of(h)) // One that is the limit is no cause of its own.
+		if held := b.holders[h]; h != (Holder{}) && share < b.limit && held > 0 && held+n > share {
+			return exceeded(b.name, h, 0)
 		}
 	}
 	if b.used > 0 && b.used+n > b.limit {

@@ -2,8 +2,10 @@ package budget_test
 
 import (
 	"errors"
+	"net/netip"
 	"sync"
 	"testing"
+	"time"
 
 	"licensed/internal/budget"
 )
@@ -27,7 +29,7 @@ func exceeded(t *testing.T, err error) budget.Scope {
 }
 
 func TestLimitAndShare(t *testing.T) {
-	b := budget.New("bytes", 100, 0.4)
+	b := budget.New("bytes", 100, budget.Each{Address: 0.4})
 	g, err := b.Take(30, bayley)
 	if err != nil {
 		t.Fatal(err)
@@ -67,7 +69,7 @@ func TestLimitAndShare(t *testing.T) {
 
 // TestFirstGrant: a limit below the size of a request lets one at a time pass.
 func TestFirstGrant(t *testing.T) {
-	b := budget.New("bytes", 10, 0.5)
+	b := budget.New("bytes", 10, budget.Each{Address: 0.5})
 	g, err := b.Take(1000, bayley)
 	if err != nil {
 		t.Fatal(err)
@@ -83,21 +85,83 @@ func TestFirstGrant(t *testing.T) {
 
 // TestTwoHolders: a request counts for its address and its principal, and both have to have it left.
 func TestTwoHolders(t *testing.T) {
-	b := budget.New("bytes", 100, 0.2)
+	b := budget.New("bytes", 100, budget.Each{Address: 0.2, Service: 0.2, Customer: 0.1})
 	who := budget.Holder{Principal: "player"}
 	first, err := b.Take(20, bayley, who)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.Take(1, matt, who); exceeded(t, err) != budget.Share {
+	if _, err := b.Take(1, matt, who); exceeded(t, err) != budget.Principal {
 		t.Errorf("the principal at another address: %v", err)
 	}
 	if _, err := b.Take(1, bayley, budget.Holder{Principal: "other"}); exceeded(t, err) != budget.Share {
 		t.Errorf("another principal at the address: %v", err)
 	}
+	customer := budget.Holder{Principal: "customer", Customer: true}
+	second, err := b.Take(10, matt, customer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Take(1, matt, customer); exceeded(t, err) != budget.Principal {
+		t.Errorf("a customer has a smaller share: %v", err)
+	}
+	second.Release()
 	first.Release()
 	if b.Held(who) != 0 || b.Held(bayley) != 0 {
 		t.Error("a holder still has some")
+	}
+}
+
+// TestRate: each holder has a rate of its own, and what is refused counts for nobody.
+func TestRate(t *testing.T) {
+	now := time.Unix(0, 0)
+	r := budget.NewRate("bytes", budget.Each{Address: 2, Customer: 0.5}, 4*time.Second)
+	customer := budget.Holder{Principal: "customer", Customer: true}
+	for range 2 {
+		if err := r.Take(now, bayley, customer); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var e *budget.ExceededError
+	err := r.Take(now, bayley, customer)
+	if exceeded(t, err) != budget.Principal || !errors.As(err, &e) || e.RetryAfter != 2*time.Second {
+		t.Fatalf("the customer's burst is used up: %v, %+v", err, e)
+	}
+	for range 6 { // The address still has these: the refused one was given back.
+		if err := r.Take(now, bayley, budget.Holder{Principal: "shop"}, budget.Holder{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err = r.Take(now, bayley)
+	if exceeded(t, err) != budget.Share || !errors.As(err, &e) || e.RetryAfter != time.Second/2 || r.Left(now, bayley) {
+		t.Errorf("the address' burst is used up: %v, %+v", err, e)
+	}
+	if err := r.Take(now, matt); err != nil || !r.Left(now, matt) {
+		t.Errorf("another address: %v", err)
+	}
+	now = now.Add(2 * time.Second)
+	if err := r.Take(now, bayley, customer); err != nil {
+		t.Errorf("after the time that the error told: %v", err)
+	}
+	if r.Refused(budget.Share) != 1 || r.Refused(budget.Principal) != 1 || r.Refused(budget.All) != 0 {
+		t.Error("refusals were not counted")
+	}
+}
+
+// TestRateForgets: who sends from ever new addresses makes the rate remember no more than it may.
+func TestRateForgets(t *testing.T) {
+	const many = 100_000
+	now := time.Unix(0, 0)
+	r := budget.NewRate("bytes", budget.Each{Address: 1}, time.Second)
+	for i := range many {
+		if err := r.Take(now, budget.Holder{Address: netip.PrefixFrom(netip.AddrFrom4([4]byte{
+			10, byte(i >> 16), byte(i >> 8), byte(i),
+		}), 32)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := r.Remembered(); n >= many {
+		t.Errorf("%d holders are remembered", n)
 	}
 }
 
@@ -118,7 +182,7 @@ func TestHolders(t *testing.T) {
 }
 
 func TestConcurrently(t *testing.T) {
-	b := budget.New("bytes", 64, 1)
+	b := budget.New("bytes", 64, budget.Each{})
 	var all sync.WaitGroup
 	for range 16 {
 		all.Go(func() {
