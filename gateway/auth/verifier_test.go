@@ -83,6 +83,7 @@ type provider struct {
 	keys atomic.Pointer[map[string]crypto.Signer]
 	// fetched counts the fetches of keys, and down has them fail.
 	fetched atomic.Int64
+	takes   atomic.Int64 // the time to answer, in nanoseconds
 	down    atomic.Bool
 }
 
@@ -133,6 +134,7 @@ func (p *provider) jwks() []byte {
 
 func (p *provider) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	p.fetched.Add(1)
+	time.Sleep(time.Duration(p.takes.Load()))
 	if p.down.Load() {
 		http.Error(w, "down", http.StatusServiceUnavailable)
 		return
@@ -347,6 +349,7 @@ func TestKeysRotate(t *testing.T) {
 	v, _ := open(t, c, p.file())
 	old := p.token("k1", nil)
 	p.rotate("k2")
+	p.takes.Store(int64(20 * time.Millisecond)) // As over a network.
 	if _, err := v.token(t, p.token("k2", nil)); err != nil {
 		t.Errorf("a new key: %v", err)
 	}
