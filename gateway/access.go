@@ -58,7 +58,7 @@ func (g *Gateway) identify(deadline time.Time, c *call, r *http.Request) (err er
 	return g.decide(c, auth.Action{Method: c.route.path, Reason: reason})
 }
 
-// staff are the roles of those who must get through when customers use up what there is for them.
+// staff are the roles of people who must get through when customers use up their limits.
 var staff = auth.RolesOf(licensedv1.Role_ROLE_OPERATOR, licensedv1.Role_ROLE_SUPPORT)
 
 // bill has the call count for its principal, and that of a person who looks after the service among the operators'.
