@@ -130,7 +130,7 @@ func said(e *history.Event) history.Event {
 func (k *checker) says(c *command, e *history.Event, want *history.Output, next *model.State) (must history.Event) {
 	device, title, _ := strings.Cut(e.Aggregate, "/")
 	switch e.Name {
-	case "LicenseAcquired", "LicenseRenewed", "LicenseReleased":
+	case "LicenseAcquired", "LicenseRenewed", "LicenseReleased", "LicenseShortened":
 		must.License = terms(next, device, title)
 	case "TitleDownloaded":
 		if c.events[0].Sequence == e.Sequence { // Where the same command acquired it, the event before tells.
@@ -148,7 +148,7 @@ func (k *checker) says(c *command, e *history.Event, want *history.Output, next 
 		}
 	case "CommandRefused":
 		must.Refusal, must.Device, must.Title, must.Plan = want.Refusal, c.in.Device, c.in.Title, c.in.Plan
-		if r := want.Refusal; r != nil && (r.Rule == model.DeviceLimit || r.Rule == model.DeviceNotSelected) {
+		if r := want.Refusal; r != nil && model.OfPlan(r.Rule) {
 			must.Plan = next.Answer(&history.Input{Kind: history.ListDevices}).Plan // Whose limit it is.
 		}
 	}

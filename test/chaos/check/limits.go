@@ -25,7 +25,7 @@ func (k *checker) limits() {
 		before := t.devices()
 		t.add(e)
 		device, title, _ := strings.Cut(e.Aggregate, "/")
-		if n, limit := t.devices(), int(k.rules.Plans[t.plan]); n > before && n > limit {
+		if n, limit := t.devices(), int(k.rules.Plans[t.plan].Devices); n > before && n > limit {
 			k.fail(Limits, "event %d makes %s the device number %d of %d", e.Sequence, device, n, limit)
 		}
 		if e.Name == "LicenseAcquired" {

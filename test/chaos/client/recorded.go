@@ -77,6 +77,8 @@ func Event(e *licensedv1.HistoryEvent) (history.Event, error) {
 		out.License = terms(m.License)
 	case *licensedv1.LicenseReleased:
 		out.License = terms(m.License)
+	case *licensedv1.LicenseShortened:
+		out.License = terms(m.License)
 	case *licensedv1.TitleDownloaded:
 		out.License = terms(m.License)
 	case *licensedv1.TitlePlayed:

@@ -15,11 +15,41 @@ func (a *step) mayAcquire(active bool) *history.Refusal {
 		if r := a.deviceLimit(); r != nil {
 			return r
 		}
+		if r := a.deviceTitles(); r != nil {
+			return r
+		}
 		if r := a.studioLimit(); r != nil {
 			return r
 		}
 	}
-	return a.yearlyLimit()
+	if r := a.yearlyLimit(); r != nil {
+		return r
+	}
+	return a.monthlyLimit()
+}
+
+// deviceTitles is the plan's limit of licences on one device.
+func (a *step) deviceTitles() *history.Refusal {
+	limit := a.planLimits().Titles
+	n := a.count(func(l *history.License) bool { return l.Device == a.in.Device })
+	if limit == Unlimited || n < limit {
+		return nil
+	}
+	return &history.Refusal{Rule: DeviceTitles, Limit: uint32(limit), Current: uint32(n)}
+}
+
+// monthlyLimit is the plan's limit of downloads in 30 days, which are all of a run.
+func (a *step) monthlyLimit() *history.Refusal {
+	limit, n := a.planLimits().Downloads, 0
+	for i := range a.uses {
+		if !a.uses[i].playback {
+			n++
+		}
+	}
+	if limit == Unlimited || n < limit {
+		return nil
+	}
+	return &history.Refusal{Rule: MonthlyLimit, Limit: uint32(limit), Current: uint32(n)}
 }
 
 func (a *step) mayRenew(l *history.License) *history.Refusal {
@@ -33,12 +63,54 @@ func (a *step) mayRenew(l *history.License) *history.Refusal {
 	case a.gone():
 		return &history.Refusal{Rule: TitleUnavailable}
 	}
+	if played := *a.playedOf(l); played != 0 {
+		hours := a.rules.Titles[a.in.Title].Hours
+		return &history.Refusal{Rule: Played, Limit: uint32(hours), Current: uint32((a.at - played) / hour)}
+	}
+	if a.onGrace() {
+		return nil
+	}
 	return a.deviceLimit()
+}
+
+// onGrace says whether a device does not stay, but may renew for some days.
+func (a *step) onGrace() bool {
+	_, limit := a.planInForce()
+	return a.at < a.grace && a.used(a.in.Device) && !a.free(limit) && !a.stays(a.in.Device, limit)
+}
+
+// shortenOthers ends the licences on devices that do not stay with the grace.
+func (a *step) shortenOthers(staying string) {
+	if a.at >= a.grace {
+		return
+	}
+	var ids []string
+	for i := range a.licenses {
+		l := &a.licenses[i]
+		if !l.Released && l.Expires > a.grace && !slices.Contains(strings.Split(staying, "/"), l.Device) {
+			l.Expires = a.grace
+			ids = append(ids, l.Device+"/"+l.Title)
+		}
+	}
+	slices.Sort(ids)
+	for _, id := range ids {
+		a.event(id, "LicenseShortened")
+	}
 }
 
 func (a *step) gone() bool {
 	until := a.rules.Titles[a.in.Title].Until
 	return until != 0 && a.at >= until
+}
+
+// OfPlan reports whether a rule is about a limit of the plan.
+func OfPlan(rule string) bool {
+	switch rule {
+	case DeviceLimit, DeviceNotSelected, DeviceTitles, MonthlyLimit:
+		return true
+	default:
+		return false
+	}
 }
 
 // inUse returns the devices with active licences, the most recently used first.
@@ -73,7 +145,12 @@ func (s *State) planInForce() (string, uint32) {
 	if plan == "" {
 		plan = s.rules.DefaultPlan
 	}
-	return plan, s.rules.Plans[plan]
+	return plan, s.rules.Plans[plan].Devices
+}
+
+func (s *State) planLimits() Plan {
+	plan, _ := s.planInForce()
+	return s.rules.Plans[plan]
 }
 
 func (a *step) deviceLimit() *history.Refusal {

@@ -65,7 +65,8 @@ func TestSameAsProduct(t *testing.T) {
 	}
 	for _, rule := range []string{
 		model.DeviceLimit, model.StudioLimit, model.YearlyLimit, model.DeactivationLimit, model.NoLicense,
-		model.Released, model.UnknownDevice, model.UnknownPlan, model.TitleUnavailable,
+		model.Released, model.UnknownDevice, model.UnknownPlan, model.TitleUnavailable, model.Played,
+		model.DeviceTitles, model.MonthlyLimit,
 	} {
 		if outcomes[rule] == 0 {
 			t.Errorf("%s never refused anything", rule)
@@ -90,7 +91,7 @@ func choose(r *rand.Rand) history.Input {
 	default:
 		return history.Input{Kind: history.ChangePlan, Customer: "c", Plan: pick("one", "two", "three", "none")}
 	}
-	in.Device, in.Title = pick("d", "e", "f", "g"), pick("A", "B", "C", "D", "E", "F", "G", "H")
+	in.Device, in.Title = pick("d", "e", "f", "g"), pick("A", "B", "C", "D", "E", "F", "G", "H", "I")
 	return in
 }
 

@@ -26,6 +26,14 @@ func (a *amount) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
+// limit returns the amount, Unlimited if the file has none.
+func (a *amount) limit() int {
+	if a == nil {
+		return Unlimited
+	}
+	return int(*a)
+}
+
 // file is the part of a policy file that the model knows.
 type file struct {
 	Version       string `yaml:"version"`
@@ -34,7 +42,10 @@ type file struct {
 	Deactivations amount `yaml:"deactivations_per_year"`
 	DefaultPlan   string `yaml:"default_plan"`
 	Plans         map[string]struct {
-		Devices uint32 `yaml:"devices"`
+		Devices   uint32  `yaml:"devices"`
+		Titles    *amount `yaml:"titles_per_device"`
+		Downloads *amount `yaml:"downloads_per_month"`
+		Grace     *amount `yaml:"grace_days"`
 	} `yaml:"plans"`
 	Studios map[string]struct {
 		Downloads amount `yaml:"downloads"`
@@ -43,6 +54,7 @@ type file struct {
 		Studio string    `yaml:"studio"`
 		Yearly amount    `yaml:"yearly_limit"`
 		Until  time.Time `yaml:"available_until"`
+		Hours  int       `yaml:"hours_after_first_play"`
 	} `yaml:"titles"`
 }
 
@@ -68,10 +80,10 @@ func Parse(data []byte) (Rules, error) {
 		Period:        time.Duration(f.Days) * 24 * time.Hour,
 		Deactivations: int(f.Deactivations),
 		DefaultPlan:   f.DefaultPlan,
-		Plans:         map[string]uint32{}, Studios: map[string]int{}, Titles: map[string]Title{},
+		Plans:         map[string]Plan{}, Studios: map[string]int{}, Titles: map[string]Title{},
 	}
 	for id, p := range f.Plans {
-		r.Plans[id] = p.Devices
+		r.Plans[id] = Plan{p.Devices, p.Titles.limit(), p.Downloads.limit(), p.Grace.limit()}
 	}
 	for id, s := range f.Studios {
 		r.Studios[id] = int(s.Downloads)
@@ -80,7 +92,7 @@ func Parse(data []byte) (Rules, error) {
 		if _, ok := r.Studios[t.Studio]; !ok {
 			return Rules{}, fmt.Errorf("policy: title %s is of studio %q, which is not among studios", id, t.Studio)
 		}
-		title := Title{Studio: t.Studio, Yearly: int(t.Yearly)}
+		title := Title{Studio: t.Studio, Yearly: int(t.Yearly), Hours: t.Hours}
 		if !t.Until.IsZero() {
 			title.Until = t.Until.UnixMilli()
 		}

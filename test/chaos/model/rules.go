@@ -30,6 +30,18 @@ type Title struct {
 	Yearly int
 	// Until when it can be had, unix milliseconds; 0 forever.
 	Until int64
+	// Hours that a licence lasts from its first playback on; 0 if a playback ends nothing. It is not renewed then.
+	Hours int
+}
+
+// Plan has the limits of a plan; Unlimited for none.
+type Plan struct {
+	Devices uint32
+	// Titles on one device, and Downloads in 30 days.
+	Titles, Downloads int
+	// Grace is the number of days after a change to a smaller plan during which the devices that do not stay may
+	// renew, and after which their licences end; Unlimited: they may not renew, and their licences keep their expiry.
+	Grace int
 }
 
 // Rules are the policy of a run.
@@ -39,7 +51,7 @@ type Rules struct {
 	Period        time.Duration
 	Deactivations int
 	DefaultPlan   string
-	Plans         map[string]uint32
+	Plans         map[string]Plan
 	Studios       map[string]int
 	Titles        map[string]Title
 }
@@ -54,8 +66,12 @@ func Standard(start time.Time) Rules {
 		Period:        30 * day,
 		Deactivations: 6,
 		DefaultPlan:   "two",
-		Plans:         map[string]uint32{"one": 1, "two": 2, "three": 3},
-		Studios:       map[string]int{"few": 3, "some": 5, "many": 50},
+		Plans: map[string]Plan{
+			"one":   {Devices: 1, Titles: 3, Downloads: 20, Grace: Unlimited},
+			"two":   {Devices: 2, Titles: Unlimited, Downloads: Unlimited, Grace: 4},
+			"three": {Devices: 3, Titles: 4, Downloads: Unlimited, Grace: 5},
+		},
+		Studios: map[string]int{"few": 3, "some": 5, "many": 50},
 		Titles: map[string]Title{
 			"A": {Studio: "few", Yearly: 40},
 			"B": {Studio: "some", Yearly: Unlimited},
@@ -64,7 +80,7 @@ func Standard(start time.Time) Rules {
 			"E": {Studio: "some", Yearly: Unlimited},
 			"F": {Studio: "many", Yearly: 3},
 			"G": {Studio: "many", Yearly: Unlimited, Until: start.Add(10 * day).UnixMilli()},
-			"I": {Studio: "many", Yearly: Unlimited},
+			"I": {Studio: "many", Yearly: Unlimited, Hours: 72},
 			"H": {Studio: "many", Yearly: 10, Until: start.Add(-day).UnixMilli()},
 		},
 	}
@@ -85,6 +101,15 @@ func (r *Rules) Check(start time.Time, run time.Duration) error {
 				"the model does not know that, take a policy with another available_until", id,
 				until.UTC().Format(time.RFC3339), run)
 		}
+		if h := r.Titles[id].Hours; h != 0 && run+margin >= time.Duration(h)*time.Hour {
+			return fmt.Errorf("a run of %v may see licences of title %s expire %d hours after a playback, which the "+
+				"model does not know", run, id, h)
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(r.Plans)) {
+		if days := r.Plans[id].Grace; days != Unlimited && run+margin >= time.Duration(days)*24*time.Hour {
+			return fmt.Errorf("a run of %v may see the grace of plan %s end, which the model does not know", run, id)
+		}
 	}
 	return nil
 }
@@ -95,7 +120,9 @@ func (r *Rules) YAML() string {
 	fmt.Fprintf(&b, "version: %q\nlicence_days: %d\nyearly_counts: both\n", r.Version, int(r.Period.Hours()/24))
 	fmt.Fprintf(&b, "deactivations_per_year: %s\ndefault_plan: %s\nplans:\n", limit(r.Deactivations), r.DefaultPlan)
 	for _, id := range slices.Sorted(maps.Keys(r.Plans)) {
-		fmt.Fprintf(&b, "  %s: {devices: %d}\n", id, r.Plans[id])
+		p := r.Plans[id]
+		fmt.Fprintf(&b, "  %s: {devices: %d, titles_per_device: %s, downloads_per_month: %s, grace_days: %s}\n", id,
+			p.Devices, limit(p.Titles), limit(p.Downloads), limit(p.Grace))
 	}
 	b.WriteString("studios:\n")
 	for _, id := range slices.Sorted(maps.Keys(r.Studios)) {
@@ -105,6 +132,9 @@ func (r *Rules) YAML() string {
 	for _, id := range slices.Sorted(maps.Keys(r.Titles)) {
 		t := r.Titles[id]
 		fmt.Fprintf(&b, "  %s: {studio: %s, yearly_limit: %s", id, t.Studio, limit(t.Yearly))
+		if t.Hours != 0 {
+			fmt.Fprintf(&b, ", hours_after_first_play: %d", t.Hours)
+		}
 		if t.Until != 0 {
 			fmt.Fprintf(&b, ", available_until: %s", time.UnixMilli(t.Until).UTC().Format("2006-01-02T15:04:05Z"))
 		}

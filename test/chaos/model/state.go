@@ -21,6 +21,14 @@ const (
 	UnknownDevice     = "RULE_UNKNOWN_DEVICE"
 	UnknownPlan       = "RULE_UNKNOWN_PLAN"
 	TitleUnavailable  = "RULE_TITLE_UNAVAILABLE"
+	Played            = "RULE_PLAYED"
+	DeviceTitles      = "RULE_DEVICE_TITLES"
+	MonthlyLimit      = "RULE_MONTHLY_LIMIT"
+)
+
+const (
+	hour = int64(60 * 60 * 1000)
+	day  = 24 * hour
 )
 
 // Event that a command must record.
@@ -55,6 +63,8 @@ type State struct {
 	planMeant     int64             // when the command was issued that chose the plan
 	licenses      []history.License // also those that ended
 	meant         []int64           // of each licence: issue time of the last acquisition, or one that found it active
+	played        []int64           // of each licence: its first playback that begins its hours; 0 before
+	grace         int64             // until when devices that do not stay may renew
 	uses          []use
 	deactivations int
 }
@@ -66,12 +76,14 @@ func New(r *Rules) *State { return &State{rules: r} }
 func (s *State) Equal(o *State) bool {
 	return s == o || s.Sequence == o.Sequence && s.plan == o.plan && s.staying == o.staying &&
 		s.deactivations == o.deactivations && s.planMeant == o.planMeant && slices.Equal(s.meant, o.meant) &&
+		s.grace == o.grace && slices.Equal(s.played, o.played) &&
 		slices.Equal(s.devices, o.devices) && slices.Equal(s.licenses, o.licenses) && slices.Equal(s.uses, o.uses)
 }
 
 func (s *State) clone() *State {
 	c := *s
 	c.devices, c.licenses, c.meant = slices.Clone(s.devices), slices.Clone(s.licenses), slices.Clone(s.meant)
+	c.played = slices.Clone(s.played)
 	c.uses = s.uses[:len(s.uses):len(s.uses)] // only ever appended to
 	return &c
 }
@@ -187,8 +199,7 @@ func (a *step) acquire() {
 	a.use(false)
 	a.device(a.in.Device).download = a.at
 	if !active && selects {
-		a.event(customer, "DevicesSelected")
-		a.staying = staying
+		a.choose(staying)
 	}
 	a.tell(l)
 }
@@ -205,6 +216,7 @@ func (a *step) begin(old *history.License) *history.License {
 	if old == nil {
 		a.event(a.id(), "LicenseCreated")
 		a.licenses, a.meant = append(a.licenses, history.License{}), append(a.meant, 0)
+		a.played = append(a.played, 0)
 		old = &a.licenses[len(a.licenses)-1]
 	}
 	a.event(a.id(), "LicenseAcquired")
@@ -215,7 +227,7 @@ func (a *step) begin(old *history.License) *history.License {
 		Acquired: a.at,
 		Expires:  a.expiry(),
 	}
-	*a.meantOf(old) = a.issued()
+	*a.meantOf(old), *a.playedOf(old) = a.issued(), 0
 	return old
 }
 
@@ -230,6 +242,16 @@ func (s *State) meantOf(l *history.License) *int64 {
 	for i := range s.licenses {
 		if &s.licenses[i] == l {
 			return &s.meant[i]
+		}
+	}
+	panic("model: not a licence of the state")
+}
+
+// playedOf is when the hours of a licence began.
+func (s *State) playedOf(l *history.License) *int64 {
+	for i := range s.licenses {
+		if &s.licenses[i] == l {
+			return &s.played[i]
 		}
 	}
 	panic("model: not a licence of the state")
@@ -251,6 +273,14 @@ func (a *step) superseded(l *history.License) bool {
 	return true
 }
 
+// choose binds the devices that stay.
+func (a *step) choose(staying string) {
+	a.event(customer, "DevicesSelected")
+	if a.staying = staying; staying != "" {
+		a.shortenOthers(staying)
+	}
+}
+
 func (a *step) expiry() int64 {
 	at := a.at + a.rules.Period.Milliseconds()
 	if until := a.rules.Titles[a.in.Title].Until; until != 0 {
@@ -269,11 +299,12 @@ func (a *step) renew() {
 		return
 	}
 	a.event(a.id(), "LicenseRenewed")
-	if staying, selects := a.bind(); selects {
-		a.event(customer, "DevicesSelected")
-		a.staying = staying
-	}
 	l.Expires = a.expiry()
+	if a.onGrace() {
+		l.Expires = min(l.Expires, a.grace)
+	} else if staying, selects := a.bind(); selects {
+		a.choose(staying)
+	}
 	l.Renewals++
 	a.device(a.in.Device).used = a.at
 	a.tell(l)
@@ -310,6 +341,10 @@ func (a *step) play() {
 		}
 		a.event(a.id(), "TitlePlayed")
 		a.use(true)
+		if hours := int64(a.rules.Titles[a.in.Title].Hours); hours != 0 && *a.playedOf(l) == 0 {
+			*a.playedOf(l) = a.at
+			l.Expires = min(l.Expires, a.at+hours*hour)
+		}
 		a.tell(l)
 	}
 }
@@ -357,10 +392,11 @@ func (a *step) deactivate() {
 func (a *step) changePlan() {
 	if a.plan != "" && a.outdated(a.planMeant) {
 		a.event(customer, "CommandAccepted")
-		a.out.Plan, a.out.DeviceLimit = a.plan, a.rules.Plans[a.plan]
+		a.out.Plan, a.out.DeviceLimit = a.plan, a.rules.Plans[a.plan].Devices
 		return
 	}
-	limit, ok := a.rules.Plans[a.in.Plan]
+	plan, ok := a.rules.Plans[a.in.Plan]
+	limit := plan.Devices
 	if !ok {
 		a.refuse(&history.Refusal{Rule: UnknownPlan})
 		return
@@ -374,6 +410,11 @@ func (a *step) changePlan() {
 		in := slices.DeleteFunc(a.candidates(), func(d *device) bool { return !a.used(d.id) })
 		if a.staying = ""; len(in) > int(limit) {
 			a.staying = join(in[:limit])
+		}
+		days := a.planLimits().Grace // of the plan that ends
+		if a.grace = 0; len(in) > int(limit) && days != Unlimited {
+			a.grace = a.at + int64(days)*day
+			a.shortenOthers(a.staying)
 		}
 	}
 	a.plan = a.in.Plan
