@@ -56,7 +56,8 @@ func (s *service) sign(wanted bool, h header, res result) (string, error) {
 	key, _ := s.config.SigningKeys.Signing()
 	token, err := licensetoken.Sign(s.config.LicenseIssuer, licensetoken.License{
 		CustomerID: h.GetCustomerId(), DeviceID: l.DeviceId, TitleID: l.TitleId,
-		AcquiredAt: l.AcquiredAt.AsTime(), IssuedAt: res.at, ExpiresAt: l.ExpiresAt.AsTime(), Offline: offline,
+		AcquiredAt: l.AcquiredAt.AsTime(), IssuedAt: res.at, ExpiresAt: l.ExpiresAt.AsTime(),
+		PlayHours: l.GetPlayHours(), Offline: offline,
 	}, key)
 	if err != nil {
 		s.config.Logger.Error("licence not signed", "customer", h.GetCustomerId(), "key", key.ID, "error", err)

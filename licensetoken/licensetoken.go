@@ -76,6 +76,9 @@ type License struct {
 	// IssuedAt is when the command was executed that the token confirms, and ExpiresAt when the licence ends, to a
 	// second.
 	IssuedAt, ExpiresAt time.Time
+	// PlayHours is the number of hours after which the licence ends, from its first playback on; 0 if a playback ends
+	// nothing. See EndsAt.
+	PlayHours uint32
 	// Offline is what the device may do without a connection.
 	Offline []string
 	// KeyID names the key that signed the token. Sign ignores it.
@@ -87,6 +90,18 @@ func (l *License) Number() int64 { return l.AcquiredAt.UnixMilli() }
 
 // May reports whether the device may do something without a connection, such as Play. It knows of no time: see Check.
 func (l *License) May(do string) bool { return slices.Contains(l.Offline, do) }
+
+// EndsAt returns when the licence ends for a device that knows of its first playback since IssuedAt; the zero time if
+// there was none.
+func (l *License) EndsAt(firstPlayed time.Time) time.Time {
+	if l.PlayHours == 0 || firstPlayed.IsZero() {
+		return l.ExpiresAt
+	}
+	if end := firstPlayed.Add(time.Duration(l.PlayHours) * time.Hour); end.Before(l.ExpiresAt) {
+		return end
+	}
+	return l.ExpiresAt
+}
 
 // Check returns whether the licence is valid at a time: nil, ErrNotYetValid or ErrExpired.
 func (l *License) Check(now time.Time) error {
@@ -103,10 +118,11 @@ func (l *License) Check(now time.Time) error {
 // claims are those of the token. The number is below 2^53, so that every language can read it.
 type claims struct {
 	jwt.RegisteredClaims
-	DeviceID string   `json:"device_id"`
-	TitleID  string   `json:"title_id"`
-	Number   int64    `json:"license"`
-	Offline  []string `json:"offline"`
+	DeviceID  string   `json:"device_id"`
+	TitleID   string   `json:"title_id"`
+	Number    int64    `json:"license"`
+	PlayHours uint32   `json:"play_hours,omitempty"`
+	Offline   []string `json:"offline"`
 }
 
 // Sign returns a licence as a token of an issuer.
@@ -117,7 +133,8 @@ func Sign(issuer string, l License, key SigningKey) (string, error) {
 			IssuedAt: jwt.NewNumericDate(l.IssuedAt), NotBefore: jwt.NewNumericDate(l.IssuedAt.Add(-ClockAllowance)),
 			ExpiresAt: jwt.NewNumericDate(l.ExpiresAt),
 		},
-		DeviceID: l.DeviceID, TitleID: l.TitleID, Number: l.Number(), Offline: l.Offline,
+		DeviceID: l.DeviceID, TitleID: l.TitleID, Number: l.Number(), PlayHours: l.PlayHours,
+		Offline: l.Offline,
 	})
 	t.Header["typ"], t.Header["kid"] = tokenType, key.ID
 	token, err := t.SignedString(key.Private)
@@ -158,7 +175,8 @@ func Verify(token, issuer string, keys KeySet) (*License, error) {
 	}
 	return &License{
 		CustomerID: c.Subject, DeviceID: c.DeviceID, TitleID: c.TitleID, AcquiredAt: time.UnixMilli(c.Number).UTC(),
-		IssuedAt: c.IssuedAt.UTC(), ExpiresAt: c.ExpiresAt.UTC(), Offline: c.Offline, KeyID: t.Header["kid"].(string),
+		IssuedAt: c.IssuedAt.UTC(), ExpiresAt: c.ExpiresAt.UTC(), PlayHours: c.PlayHours, Offline: c.Offline,
+		KeyID: t.Header["kid"].(string),
 	}, nil
 }
 

@@ -73,6 +73,30 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+// TestPlayHours: the hours after the first playback are a claim, and end the licence unless it ends before.
+func TestPlayHours(t *testing.T) {
+	key, l := newKey('a'), sample()
+	l.PlayHours = 48
+	got, err := Verify(sign(t, l, key), issuer, setOf(key))
+	if err != nil || got.PlayHours != 48 {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	for played, want := range map[time.Time]time.Time{
+		{}:                                 got.ExpiresAt,
+		got.IssuedAt:                       got.IssuedAt.Add(48 * time.Hour),
+		got.ExpiresAt.Add(-48 * time.Hour): got.ExpiresAt,
+		got.ExpiresAt.Add(-time.Hour):      got.ExpiresAt,
+	} {
+		if end := got.EndsAt(played); !end.Equal(want) {
+			t.Errorf("played first at %v, the licence ends at %v, want %v", played, end, want)
+		}
+	}
+	without := sample()
+	if end := without.EndsAt(without.IssuedAt); !end.Equal(without.ExpiresAt) {
+		t.Errorf("without hours the licence ends at %v", end)
+	}
+}
+
 // TestClaims: the form of a token, which devices rely on.
 func TestClaims(t *testing.T) {
 	key := newKey('a')

@@ -46,6 +46,7 @@ func (v view) describe() *licensedv1.CustomerState {
 	p := v.places(nil)
 	out.SelectionBinds, out.SelectionMade = p.bound, p.bound && s.chosen && p.exceeded()
 	out.GraceUntil = v.graceUntil()
+	v.eachDownload(func(int64) { out.MonthlyDownloads++ })
 	out.Titles = v.describeTitles()
 	out.Allowances = v.allowances()
 	slices.SortFunc(out.Devices,

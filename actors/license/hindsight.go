@@ -22,14 +22,17 @@ func (x *Explainer) meant(kind licensedv1.CommandKind) string {
 
 // tellFact explains what was reported later, and which decisions it would have changed.
 func (x *Explainer) tellFact(e *Recorded, o *licensedv1.Occurrence, changes []*choice) {
-	what, on := "Played", ""
-	switch e.Value.(type) {
+	what, on, effect := "Played", "", unchanged
+	switch v := e.Value.(type) {
 	case *licensedv1.TitleDownloaded:
 		what = "Downloaded again"
 	case *licensedv1.TitleDeleted:
 		what = "Deleted"
+	case *licensedv1.TitlePlayed:
+		if v.GetStartsHours() {
+			effect = changed
+		}
 	}
-	effect := unchanged
 	if !x.concerns(&e.Event) { // told for what it would have changed
 		effect, on = aside, fmt.Sprintf(" (%s)", e.AggregateID)
 	}

@@ -86,8 +86,8 @@ type license struct {
 	since int64
 	spans []span
 	// playHours is the number of hours that the licence may be used after its first playback, 0 without such a limit.
-	// With it, granted is the last acquisition or renewal, and played the first playback that counts, 0 before there was
-	// one.
+	// With it, granted is the last acquisition or renewal, and played the first playback that counts, 0 before there
+	// was one.
 	playHours       uint32
 	granted, played int64
 	// uses are the downloads and the counted playbacks, in the order of time, at most maxCounted of each.

@@ -77,16 +77,22 @@ func (p *program) printCustomer(r *licensedv1.GetCustomerResponse) error {
 	if r.DefaultPlan {
 		plan += " (default)"
 	}
-	t := p.newTable("AS OF (UTC)", "PLAN", "DEVICES IN USE", "DEVICES REMOVED IN A YEAR", "EVENTS")
-	t.Add(clock(r.AsOf), plan, quotaOf(r.DevicesInUse), quotaOf(r.Deactivations), fmt.Sprint(r.Sequence))
+	t := p.newTable("AS OF (UTC)", "PLAN", "DEVICES IN USE", "DOWNLOADS IN 30 DAYS", "DEVICES REMOVED IN A YEAR",
+		"EVENTS")
+	t.Add(clock(r.AsOf), plan, quotaOf(r.DevicesInUse), quotaOf(r.MonthlyDownloads), quotaOf(r.Deactivations),
+		fmt.Sprint(r.Sequence))
 	devices := p.newTable("DEVICE", "STATE", ">ACTIVE LICENCES", "LAST DOWNLOAD (UTC)")
 	for _, d := range r.Devices {
-		devices.Add(d.DeviceId, deviceState(d), fmt.Sprint(d.ActiveLicenses), clock(d.LastDownloadAt))
+		active := fmt.Sprint(d.ActiveLicenses)
+		if d.Licenses != nil && d.Licenses.Limit != nil {
+			active = quotaOf(d.Licenses)
+		}
+		devices.Add(d.DeviceId, deviceState(d), active, clock(d.LastDownloadAt))
 	}
 	licenses := p.newTable("DEVICE", "TITLE", "STATE", "ACQUIRED (UTC)", "EXPIRES (UTC)", ">RENEWALS")
 	for _, l := range r.Licenses {
 		licenses.Add(l.License.DeviceId, l.License.TitleId, enumWord(l.Status.String(), "LICENSE_STATUS_"),
-			clock(l.License.AcquiredAt), clock(l.License.ExpiresAt), fmt.Sprint(l.License.Renewals))
+			clock(l.License.AcquiredAt), expiryOf(l), fmt.Sprint(l.License.Renewals))
 	}
 	titles := p.newTable("TITLE", "STUDIO", ">DOWNLOADS", ">COUNTED PLAYS", "YEARLY LIMIT")
 	for _, u := range r.Titles {
@@ -99,13 +105,30 @@ func (p *program) printCustomer(r *licensedv1.GetCustomerResponse) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
+	if r.GraceUntil != nil {
+		fmt.Fprintf(p.stdout, "The plan is exceeded: until %s UTC, devices that do not stay may renew; "+
+			"their licences end then.\n", clock(r.GraceUntil))
+	}
 	return p.printParts(devices, licenses, titles, studios)
+}
+
+// expiryOf returns when a licence expires, and what its first playback has to do with it.
+func expiryOf(l *licensedv1.CustomerLicense) string {
+	s := clock(l.License.ExpiresAt)
+	switch {
+	case l.License.PlayHours == nil:
+		return s
+	case l.FirstPlayedAt == nil:
+		return fmt.Sprintf("%s, or %d h after a playback", s, l.License.GetPlayHours())
+	default:
+		return fmt.Sprintf("%s, played first %s", s, clock(l.FirstPlayedAt))
+	}
 }
 
 // quotaOf returns the use of a limit, and from when on another is allowed if none is now.
 func quotaOf(q *licensedv1.Quota) string {
-	if q.Limit == nil {
-		return fmt.Sprintf("%d, no limit", q.Used)
+	if q == nil || q.Limit == nil { // nil from a node of an earlier release
+		return fmt.Sprintf("%d, no limit", q.GetUsed())
 	}
 	s := fmt.Sprintf("%d of %d", q.Used, q.GetLimit())
 	if q.NextAt != nil {

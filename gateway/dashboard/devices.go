@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/gateway/auth"
 	"licensed/messages/licensedv1"
@@ -26,6 +27,12 @@ type devicesView struct {
 	RemovalLimit *uint32
 	// Policy has the limits in force; nil if they are not known.
 	Policy *licensedv1.GetNodeResponse
+	// Limits are those of the plan; nil if they are not known.
+	Limits *licensedv1.PlanLimits
+	// Monthly is the number of downloads in the last 30 days.
+	Monthly uint32
+	// Grace is until when devices that do not stay may renew; nil if there are none or they may not.
+	Grace *timestamppb.Timestamp
 	// Binding says that the plan is exceeded and the selected devices stay.
 	Binding bool
 	Devices []deviceView
@@ -54,6 +61,11 @@ func (d *Dashboard) devices(w http.ResponseWriter, r *http.Request) error {
 	// The page is of use without them.
 	if node, err := d.config.Admin.GetNode(r.Context(), connect.NewRequest(&licensedv1.GetNodeRequest{})); err == nil {
 		v.Policy = node.Msg
+		for _, plan := range node.Msg.PolicyLimits.GetPlans() {
+			if plan.PlanId == v.Plan {
+				v.Limits = plan
+			}
+		}
 	}
 	d.removals(r.Context(), &v)
 	v.Done = r.FormValue("removed")
@@ -71,7 +83,7 @@ func (d *Dashboard) devicesOf(ctx context.Context, customer string) (v devicesVi
 	s := res.State
 	v = devicesView{Customer: customer, Plan: s.PlanId, Limit: s.DeviceLimit, Used: s.DevicesInUse,
 		Removals: s.Deactivations, RemovalLimit: s.DeactivationLimit,
-		Binding: s.SelectionBinds && s.DevicesInUse > s.DeviceLimit}
+		Binding: s.SelectionBinds && s.DevicesInUse > s.DeviceLimit, Monthly: s.MonthlyDownloads, Grace: s.GraceUntil}
 	for _, device := range s.Devices {
 		view := deviceView{DeviceState: device}
 		for _, l := range s.Licenses {

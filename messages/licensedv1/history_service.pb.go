@@ -1033,6 +1033,8 @@ type CustomerState struct {
 	SelectionMade bool `protobuf:"varint,15,opt,name=selection_made,json=selectionMade,proto3" json:"selection_made,omitempty"`
 	// As in GetCustomerResponse.
 	GraceUntil *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=grace_until,json=graceUntil,proto3" json:"grace_until,omitempty"`
+	// Downloads in the last 30 days.
+	MonthlyDownloads uint32 `protobuf:"varint,21,opt,name=monthly_downloads,json=monthlyDownloads,proto3" json:"monthly_downloads,omitempty"`
 	// What is lent.
 	Allowances    []*Allowance `protobuf:"bytes,40,rep,name=allowances,proto3" json:"allowances,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1179,6 +1181,13 @@ func (x *CustomerState) GetGraceUntil() *timestamppb.Timestamp {
 		return x.GraceUntil
 	}
 	return nil
+}
+
+func (x *CustomerState) GetMonthlyDownloads() uint32 {
+	if x != nil {
+		return x.MonthlyDownloads
+	}
+	return 0
 }
 
 func (x *CustomerState) GetAllowances() []*Allowance {
@@ -2412,7 +2421,7 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\x0f_after_sequence\"\\\n" +
 	"\x0eFollowResponse\x12.\n" +
 	"\x05items\x18\x01 \x03(\v2\x18.licensed.v1.HistoryItemR\x05items\x12\x1a\n" +
-	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xa8\x06\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xd5\x06\n" +
 	"\rCustomerState\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x17\n" +
@@ -2432,7 +2441,8 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\x0fselection_binds\x18\x0e \x01(\bR\x0eselectionBinds\x12%\n" +
 	"\x0eselection_made\x18\x0f \x01(\bR\rselectionMade\x12;\n" +
 	"\vgrace_until\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"graceUntil\x126\n" +
+	"graceUntil\x12+\n" +
+	"\x11monthly_downloads\x18\x15 \x01(\rR\x10monthlyDownloads\x126\n" +
 	"\n" +
 	"allowances\x18( \x03(\v2\x16.licensed.v1.AllowanceR\n" +
 	"allowancesB\x15\n" +
