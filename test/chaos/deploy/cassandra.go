@@ -95,13 +95,7 @@ func (r *ring) up(ctx context.Context) error {
 
 // down removes them with their data.
 func (r *ring) down(ctx context.Context) error {
-	errs := make([]error, len(r.nodes))
-	var wg sync.WaitGroup
-	for i, c := range r.nodes {
-		wg.Go(func() { errs[i] = c.do(ctx, "destroy") })
-	}
-	wg.Wait()
-	return errors.Join(errs...)
+	return r.each(func(c *cassandra) error { return c.do(ctx, "destroy") })
 }
 
 // names of the nodes.
@@ -146,28 +140,35 @@ func (r *ring) kinds(ttl time.Duration) []fault.Kind {
 // killAll kills all nodes at once and starts them again.
 func (r *ring) killAll(ttl time.Duration) fault.Kind {
 	const name = "kill -9 all of cassandra"
-	each := func(do func(*cassandra) error) error {
-		errs := make([]error, len(r.nodes))
-		var wg sync.WaitGroup
-		for i, c := range r.nodes {
-			wg.Go(func() { errs[i] = do(c) })
-		}
-		wg.Wait()
-		return errors.Join(errs...)
-	}
 	return fault.Kind{Name: name, Weight: 1, Make: func(random *rand.Rand) *fault.Fault {
 		return &fault.Fault{
 			Kind: name, Targets: r.names(), Hold: time.Duration(random.Int64N(int64(3 * ttl))),
-			Inject: func(ctx context.Context) error {
-				return each(func(c *cassandra) error { return c.do(ctx, "kill", "1") })
-			},
-			Heal: func(ctx context.Context) error {
-				// The first is whom the others ask who is present: without it they end at once.
-				if err := revive(ctx, r.nodes[0]); err != nil {
-					return err
-				}
-				return each(func(c *cassandra) error { return revive(ctx, c) })
-			},
+			Inject: r.kill, Heal: r.revive,
 		}
 	}}
+}
+
+// each does something to all nodes at the same time.
+func (r *ring) each(do func(*cassandra) error) error {
+	errs := make([]error, len(r.nodes))
+	var wg sync.WaitGroup
+	for i, c := range r.nodes {
+		wg.Go(func() { errs[i] = do(c) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// kill kills all nodes.
+func (r *ring) kill(ctx context.Context) error {
+	return r.each(func(c *cassandra) error { return c.do(ctx, "kill", "1") })
+}
+
+// revive starts them again.
+func (r *ring) revive(ctx context.Context) error {
+	// The first is whom the others ask who is present: without it they end at once.
+	if err := revive(ctx, r.nodes[0]); err != nil {
+		return err
+	}
+	return r.each(func(c *cassandra) error { return revive(ctx, c) })
 }

@@ -166,6 +166,11 @@ func (c *Cluster) member(name string, role Role) (*server, error) {
 		m.API = "http://" + address + ":8080"
 		args = append(args, "--listen", address+":8080", "--max-deadline", maxDeadline, "--policy", policy,
 			"--log-format", "text")
+		if c.options.GatewayFlags != nil {
+			args = append(args, c.options.GatewayFlags(name)...)
+		}
+	} else if c.options.Ordinary {
+		args = append(args, "--log-format", "text", "--policy", policy, "--lease-ttl", c.options.TTL.String())
 	} else {
 		args = append(args, append(shared(policy), "--lease-ttl", c.options.TTL.String())...)
 	}
@@ -252,6 +257,18 @@ func (c *Cluster) Coverage() map[string]Point {
 	}
 	return coverage(c.servers())
 }
+
+// KillStore kills all of Cassandra, and ReviveStore starts it again.
+func (c *Cluster) KillStore(ctx context.Context) error { return c.ring.kill(ctx) }
+
+// ReviveStore returns when each node of Cassandra accepts clients.
+func (c *Cluster) ReviveStore(ctx context.Context) error { return c.ring.revive(ctx) }
+
+// KillGateway kills a gateway, by its number from 0.
+func (c *Cluster) KillGateway(_ context.Context, i int) error { return c.gateways[i].Kill() }
+
+// ReviveGateway starts it again, and returns when it is ready: it may wait for the store.
+func (c *Cluster) ReviveGateway(ctx context.Context, i int) error { return c.gateways[i].Restart(ctx) }
 
 // Kinds implements Deployment.
 func (c *Cluster) Kinds() []fault.Kind {

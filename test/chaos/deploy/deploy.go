@@ -80,6 +80,10 @@ type Options struct {
 	Policy string
 	// TTL is that of leases. Faults last for multiples of it.
 	TTL time.Duration
+	// Ordinary gives nodes the settings that they have in production, in place of those of which shared tells.
+	Ordinary bool
+	// GatewayFlags returns further flags of a gateway; nil for none.
+	GatewayFlags func(name string) []string
 	// Accident is told when a process ends that nobody asked to. It is started again.
 	Accident func(error)
 }

@@ -1,6 +1,7 @@
 // Command licensed-chaos runs a licence service under load and faults and judges what is left.
 //
 //	licensed-chaos run       start a deployment, or attach to one, and break it
+//	licensed-chaos outage    take all of Cassandra away under load, and judge what devices noticed
 //	licensed-chaos check     judge the directory of a run again
 //	licensed-chaos report    draw the page of a run again
 //	licensed-chaos sum       add up several runs
@@ -69,7 +70,7 @@ the history exactly once.`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
 	})
-	root.AddCommand(runCommand(), checkCommand(), reportCommand(), sumCommand(), policyCommand())
+	root.AddCommand(runCommand(), outageCommand(), checkCommand(), reportCommand(), sumCommand(), policyCommand())
 	err := root.ExecuteContext(ctx)
 	var usage usageError
 	switch {
