@@ -40,13 +40,13 @@ type Config struct {
 	Customers int
 	// Rate of requests per second.
 	Rate float64
-	// WarmUp is the time with load before the store goes, Length the time that it is away.
+	// WarmUp is the time with load before the store goes, Length the time that it is unavailable.
 	WarmUp, Length time.Duration
 	// Settle is the time within which all must be settled after the store is back. Within is the time within which
 	// renewals and releases are to be answered, and Share the share of them that must be.
 	Settle, Within time.Duration
 	Share          float64
-	// KillEvery is the time between kills of gateways while the store is away; 0 for none.
+	// KillEvery is the time between kills of gateways while the store is unavailable; 0 for none.
 	KillEvery time.Duration
 	// Seed of all choices. It is in the ids of customers.
 	Seed uint64
@@ -119,7 +119,7 @@ type run struct {
 	report    *Report
 	random    *rand.Rand
 
-	judging  atomic.Bool // the store is away
+	judging  atomic.Bool // the store is unavailable
 	inFlight atomic.Int64
 	wg       sync.WaitGroup
 	// next customer of each kind.

@@ -14,7 +14,7 @@ import (
 // Report is what a run saw. Its fields are complete when Run has returned it.
 type Report struct {
 	Config string
-	// Requests by kind, of those that were due while the store was away.
+	// Requests by kind, of those that were due while the store was unavailable.
 	Requests map[string]*Requests
 	// InTime is the share of renewals and releases that were answered within Config.Within.
 	InTime float64
