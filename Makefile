@@ -50,10 +50,13 @@ PKG ?= ./test/sim ./test/e2e ./test/browser ./test/chaos ./internal/node ./persi
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
 # Tools are pinned in tools/go.mod and built from source, once for each version.
-TOOLS    := tools/go.mod tools/go.sum
-BUF      := bin/buf
-GOLANGCI := bin/golangci-lint
-VALE     := bin/vale
+TOOLS     := tools/go.mod tools/go.sum
+BUF       := bin/buf
+GOLANGCI  := bin/golangci-lint
+VALE      := bin/vale
+SECURITY  := tools/security/go.mod tools/security/go.sum
+SBOM      := bin/cyclonedx-gomod
+VULNCHECK := bin/govulncheck
 
 ##@ Every day
 
@@ -156,6 +159,10 @@ proto-check: $(BUF) ## Lint the .proto files, compare with proto/baseline.binpb,
 proto-baseline: $(BUF) ## At a release: make today's .proto files what later ones must stay compatible with
 	$(BUF) build --as-file-descriptor-set --exclude-source-info -o proto/baseline.binpb
 
+.PHONY: release
+release: $(SBOM) ## Archives for each platform, checksums and lists of modules: VERSION=v1.2.3, SIGN_KEY=file
+	@scripts/release.sh '$(VERSION)'
+
 .PHONY: module-path
 module-path: $(BUF) ## Give the project another module path: MODULE=example.com/org/licensed
 	@scripts/module-path.sh '$(MODULE)'
@@ -169,6 +176,11 @@ lint: $(GOLANGCI) prose ## Run the linters of .golangci.yml, and the prose linte
 prose: $(VALE) ## Check the words of Markdown and Go comments (styles/Licensed)
 	git ls-files '*.md' '*.go' ':!*.pb.go' ':!*.connect.go' ':!CHANGELOG.md' ':!*/testdata/*' ':!*/vendor/*' | xargs $(VALE) --output=line
 
+.PHONY: vulncheck
+vulncheck: $(VULNCHECK) ## Known vulnerabilities that the code calls; VULNDB=url for a copy of https://vuln.go.dev
+	@$(VULNCHECK) $(if $(VULNDB),-db '$(VULNDB)') $(ALL) || \
+		{ echo 'make test compares versions with a list (internal/archtest/testdata/vulnerable.txt) where no database can be reached'; exit 1; }
+
 .PHONY: tools
 tools: $(BUF) $(GOLANGCI) $(VALE) ## Build the pinned tools into bin/ (the linter takes minutes, once)
 
@@ -178,6 +190,9 @@ $(BUF): $(TOOLS)
 $(GOLANGCI): $(TOOLS)
 	@echo 'building golangci-lint from source; this takes some minutes, once'
 	GOWORK=off $(GO) build -C tools -o ../bin/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+$(SBOM) $(VULNCHECK): $(SECURITY)
+	GOWORK=off $(GO) build -C tools/security -o ../../bin/ github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod golang.org/x/vuln/cmd/govulncheck
 
 # vale parses Go with cgo.
 $(VALE): $(TOOLS)
@@ -206,6 +221,7 @@ tidy-check: ## See that go.mod of each module is tidy, and that tests run with t
 	$(GO) mod tidy -diff
 	$(GO) -C test mod tidy -diff
 	$(GO) -C tools mod tidy -diff
+	$(GO) -C tools/security mod tidy -diff
 	@diff <(GOWORK=off $(GO) list -m -f '{{.Path}} {{.Version}}' $$(awk '/^\t/ { print $$1 }' go.mod)) \
 		<($(GO) list -m -f '{{.Path}} {{.Version}}' $$(awk '/^\t/ { print $$1 }' go.mod)) || \
 		{ echo "test/go.mod asks for other versions than go.mod: use the same in both"; exit 1; }

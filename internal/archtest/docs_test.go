@@ -128,3 +128,36 @@ func TestAlertsHaveRunbook(t *testing.T) {
 		t.Errorf("docs/guide/operations.md has %d entries for %d alerts", n, len(alerts))
 	}
 }
+
+// TestThreatModel: each test that the threat model names exists in the package that is named before it.
+func TestThreatModel(t *testing.T) {
+	named := 0
+	for line := range strings.Lines(read(t, "../../docs/design/threat-model.md")) {
+		cells := strings.Split(line, "|")
+		if len(cells) < 4 {
+			continue
+		}
+		dir := ""
+		for _, m := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(cells[len(cells)-2], -1) {
+			name := m[1]
+			if !strings.HasPrefix(name, "Test") && !strings.HasPrefix(name, "Fuzz") {
+				dir = name
+				continue
+			}
+			named++
+			files, err := filepath.Glob(filepath.Join("..", "..", dir, "*_test.go"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.ContainsFunc(files, func(file string) bool {
+				text, err := os.ReadFile(file)
+				return err == nil && strings.Contains(string(text), "\nfunc "+name+"(")
+			}) {
+				t.Errorf("package %q has no test %s", dir, name)
+			}
+		}
+	}
+	if named < 20 {
+		t.Errorf("only %d tests are named: is the table read?", named)
+	}
+}
