@@ -26,6 +26,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 )
 
 // Exit codes.
@@ -36,6 +37,9 @@ const (
 )
 
 func main() {
+	// All that the process writes is its own: histories, keys, the audit log, checkpoints. Libraries create files that
+	// others may read.
+	unix.Umask(0o077)
 	// Room for some: a signal must not be lost while the program is busy.
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)

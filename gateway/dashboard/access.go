@@ -1,11 +1,9 @@
 package dashboard
 
 import (
-	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,7 +12,6 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 
@@ -51,10 +48,10 @@ func secured(next http.Handler) http.Handler {
 	})
 }
 
-// sessionAge is the time a browser that knew the token is let in.
+// sessionAge is the time after which a browser has to log in again.
 const sessionAge = 12 * time.Hour
 
-// sessionCookie is the name of the cookie that stands for the token.
+// sessionCookie is the name of the cookie that names the session.
 const sessionCookie = "licensed_session"
 
 // AccessConfig of the admin port.
@@ -73,9 +70,8 @@ type AccessConfig struct {
 	Logger *slog.Logger
 }
 
-// Access decides who may use the admin port. The cookie of a browser that knew the token has the time of its end and
-// a signature by the token, so that all gateways with the same token accept it, and another token ends all sessions.
-// Browsers of other callers have sessions of this process, which end with their credentials, or when they log out.
+// Access decides who may use the admin port. A browser that logged in has a session of this process under a random
+// name, which tells nothing of the token. It ends with the credentials, when the person logs out, and with the process.
 // Safe for concurrent use.
 type Access struct {
 	AccessConfig
@@ -207,13 +203,7 @@ func (a *Access) session(r *http.Request) *auth.Claims {
 	if claims, ok := a.sessions.Get(c.Value); ok && !claims.Expired(a.Now()) {
 		return claims
 	}
-	until, signature, _ := strings.Cut(c.Value, ".")
-	seconds, err := strconv.ParseInt(until, 10, 64)
-	if a.Token == "" || err != nil || !a.Now().Before(time.Unix(seconds, 0)) ||
-		!hmac.Equal([]byte(signature), []byte(a.sign(until))) {
-		return nil
-	}
-	return administrator("token")
+	return nil
 }
 
 // shortestToken is the number of characters an admin token must have.
@@ -267,24 +257,12 @@ func (a *Access) right(token string) bool {
 	return subtle.ConstantTimeCompare(given[:], want[:]) == 1
 }
 
-// sign returns the signature of a session that ends at a time, in seconds since 1970.
-func (a *Access) sign(until string) string {
-	mac := hmac.New(sha256.New, []byte(a.Token))
-	mac.Write([]byte("licensed dashboard session until " + until))
-	return hex.EncodeToString(mac.Sum(nil))
-}
-
 // begin returns the cookie of a browser that logged in.
 func (a *Access) begin(r *http.Request, claims *auth.Claims) *http.Cookie {
 	until := a.Now().Add(sessionAge)
 	c := &http.Cookie{
 		Name: sessionCookie, Path: "/", MaxAge: int(sessionAge.Seconds()),
 		HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: r.TLS != nil,
-	}
-	if *claims == *administrator("token") {
-		seconds := strconv.FormatInt(until.Unix(), 10)
-		c.Value = seconds + "." + a.sign(seconds)
-		return c
 	}
 	if c.Value = rand.Text(); claims.Expiry.IsZero() || claims.Expiry.After(until) {
 		copied := *claims
@@ -294,7 +272,7 @@ func (a *Access) begin(r *http.Request, claims *auth.Claims) *http.Cookie {
 	return c
 }
 
-// end ends the session of a browser. That of the admin token cannot be ended before its time, since nothing keeps it.
+// end ends the session of a browser.
 func (a *Access) end(r *http.Request) {
 	if c, err := r.Cookie(sessionCookie); err == nil {
 		a.sessions.Remove(c.Value)
@@ -373,7 +351,7 @@ func (d *Dashboard) enter(w http.ResponseWriter, r *http.Request) error {
 	}
 	// next was checked: a login must not lead to another site.
 	next, wrong, status := backTo(r.FormValue("next")), wrongToken, http.StatusUnauthorized
-	comes, claims := d.access.try(r, r.FormValue("token"))
+	comes, claims := d.access.try(r, r.PostFormValue("token")) // Not from the URL, which is logged.
 	switch {
 	case comes == admitted && claims.Roles&viewers == 0:
 		wrong, status = errForbidden.text, errForbidden.status
@@ -387,7 +365,7 @@ func (d *Dashboard) enter(w http.ResponseWriter, r *http.Request) error {
 	return d.render(w, status, "login", "", view{Title: "Log in", Body: loginView{Next: next, Error: wrong}})
 }
 
-// logout removes the cookie.
+// logout ends the session, and removes the cookie.
 func (d *Dashboard) logout(w http.ResponseWriter, r *http.Request) error {
 	d.access.end(r)
 	http.SetCookie(w,

@@ -250,7 +250,7 @@ func makeDirectory(dir string, fsys vfs.FS) error {
 			return err
 		}
 	}
-	if err := fsys.MkdirAll(dir, 0o755); err != nil {
+	if err := fsys.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	// After the parents: an entry is worth nothing in a directory that is lost itself.
