@@ -48,6 +48,20 @@ func (c *Client) SelectDevices(
 	return c.licenses.SelectDevices(ctx, m)
 }
 
+// GrantException lets the customer deviate from the rules. It is for operators, and for support with a reason.
+func (c *Client) GrantException(
+	ctx context.Context, m *licensedv1.GrantExceptionRequest,
+) (*licensedv1.GrantExceptionResponse, error) {
+	return c.licenses.GrantException(ctx, m)
+}
+
+// WithdrawException ends an exception, other than the merge of a device.
+func (c *Client) WithdrawException(
+	ctx context.Context, m *licensedv1.WithdrawExceptionRequest,
+) (*licensedv1.WithdrawExceptionResponse, error) {
+	return c.licenses.WithdrawException(ctx, m)
+}
+
 // ChangePlan moves the customer to another plan. A smaller plan ends no licence, and fixes which devices stay.
 func (c *Client) ChangePlan(
 	ctx context.Context, m *licensedv1.ChangePlanRequest,

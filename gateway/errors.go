@@ -83,7 +83,9 @@ func invalid(v violations) error {
 func refused(r *licensedv1.Refusal) error {
 	code := connect.CodeFailedPrecondition
 	switch r.Rule {
-	case licensedv1.Rule_RULE_NO_LICENSE, licensedv1.Rule_RULE_UNKNOWN_DEVICE, licensedv1.Rule_RULE_UNKNOWN_PLAN:
+	case licensedv1.Rule_RULE_NO_LICENSE, licensedv1.Rule_RULE_UNKNOWN_DEVICE, licensedv1.Rule_RULE_UNKNOWN_PLAN,
+		licensedv1.Rule_RULE_UNKNOWN_TITLE, licensedv1.Rule_RULE_UNKNOWN_STUDIO,
+		licensedv1.Rule_RULE_UNKNOWN_EXCEPTION:
 		code = connect.CodeNotFound
 	}
 	return apiError(code, licensedv1.ReasonRefused, r.Message, r)

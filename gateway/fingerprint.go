@@ -50,6 +50,10 @@ func fingerprint(c *licensedv1.Command, issuedAt *timestamppb.Timestamp) uint64 
 		for _, id := range c.SelectDevices.DeviceIds {
 			b = b.text(1, id)
 		}
+	case *licensedv1.Command_GrantException:
+		b = b.number(18).grant(c.GrantException)
+	case *licensedv1.Command_WithdrawException:
+		b = b.number(19).text(1, c.WithdrawException.Reason).integer(2, int64(c.WithdrawException.Number))
 	}
 	if issuedAt != nil {
 		b = b.number(fieldIssuedAt).number(uint64(issuedAt.Seconds)).number(uint64(issuedAt.Nanos))
@@ -63,6 +67,35 @@ const fieldIssuedAt = 1 << 16
 
 // canonical is the encoding that is hashed. Each method returns it with one more part.
 type canonical []byte
+
+// grant appends the fields of GrantException, other than those that the service sets.
+func (b canonical) grant(c *licensedv1.GrantException) canonical {
+	b = b.text(1, c.Reason).integer(2, c.UntilMs)
+	switch k := c.Kind.(type) {
+	case *licensedv1.GrantException_Limit:
+		b = b.number(3).number(uint64(k.Limit.GetKind()))
+		if k.Limit != nil && k.Limit.Limit != nil {
+			b = b.number(2).number(uint64(*k.Limit.Limit))
+		}
+		b = b.text(3, k.Limit.GetTitleId()).text(4, k.Limit.GetStudioId())
+	case *licensedv1.GrantException_Removal:
+		b = b.number(4).time(1, k.Removal.GetRemovedAt())
+	case *licensedv1.GrantException_Use:
+		b = b.number(5).text(1, k.Use.GetTitleId()).text(2, k.Use.GetDeviceId()).time(3, k.Use.GetUsedAt())
+		b = b.flag(4, k.Use.GetPlayback())
+	case *licensedv1.GrantException_Merge:
+		b = b.number(6).text(1, k.Merge.GetOldDeviceId()).text(2, k.Merge.GetNewDeviceId())
+	}
+	return b
+}
+
+// time appends a field with a time, unless there is none.
+func (b canonical) time(field uint64, t *timestamppb.Timestamp) canonical {
+	if t == nil {
+		return b
+	}
+	return b.number(field).number(uint64(t.Seconds)).number(uint64(t.Nanos))
+}
 
 // number appends a number as a varint.
 func (b canonical) number(n uint64) canonical { return binary.AppendUvarint(b, n) }

@@ -358,6 +358,7 @@ func (s *historyService) TryAt(
 		DeviceLimit:      o.DeviceLimit,
 		Removal:          o.Removal,
 		StayingDeviceIds: o.StayingDevices,
+		Exception:        o.Exception,
 		Moment:           at.moment,
 	}
 	for i := range decision.Events {
@@ -398,6 +399,10 @@ func checkCommand(v *violations, c *licensedv1.Command) {
 		}
 	case *licensedv1.Command_SelectDevices:
 		v.deviceIDs("command.select_devices.device_ids", c.SelectDevices.GetDeviceIds())
+	case *licensedv1.Command_GrantException:
+		v.exception("command.grant_exception", license.CheckGrant(c.GrantException))
+	case *licensedv1.Command_WithdrawException:
+		v.exception("command.withdraw_exception", license.CheckWithdraw(c.WithdrawException))
 	default:
 		v.add("command", "is required")
 	}

@@ -73,18 +73,20 @@ var (
 func newSessionMethods(s *service) sessionMethods {
 	interceptors := s.interceptors()
 	handlers := map[protoreflect.Name]connect.UnaryFunc{
-		"AcquireLicense":   handler(s.AcquireLicense),
-		"RenewLicense":     handler(s.RenewLicense),
-		"ReleaseLicense":   handler(s.ReleaseLicense),
-		"RecordPlayback":   handler(s.RecordPlayback),
-		"DeactivateDevice": handler(s.DeactivateDevice),
-		"ChangePlan":       handler(s.ChangePlan),
-		"SyncDevice":       handler(s.SyncDevice),
-		"SelectDevices":    handler(s.SelectDevices),
-		"ListLicenses":     handler(s.ListLicenses),
-		"ListDownloads":    handler(s.ListDownloads),
-		"ListDevices":      handler(s.ListDevices),
-		"GetCustomer":      handler(s.GetCustomer),
+		"AcquireLicense":    handler(s.AcquireLicense),
+		"RenewLicense":      handler(s.RenewLicense),
+		"ReleaseLicense":    handler(s.ReleaseLicense),
+		"RecordPlayback":    handler(s.RecordPlayback),
+		"DeactivateDevice":  handler(s.DeactivateDevice),
+		"ChangePlan":        handler(s.ChangePlan),
+		"SyncDevice":        handler(s.SyncDevice),
+		"SelectDevices":     handler(s.SelectDevices),
+		"GrantException":    handler(s.GrantException),
+		"WithdrawException": handler(s.WithdrawException),
+		"ListLicenses":      handler(s.ListLicenses),
+		"ListDownloads":     handler(s.ListDownloads),
+		"ListDevices":       handler(s.ListDevices),
+		"GetCustomer":       handler(s.GetCustomer),
 	}
 	all := make(sessionMethods)
 	for number, m := range licensedv1.SessionMethods() {

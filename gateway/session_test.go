@@ -197,6 +197,18 @@ func (s *sessionClient) SelectDevices(
 	return callOver[licensedv1.SelectDevicesRequest, licensedv1.SelectDevicesResponse](ctx, s, r)
 }
 
+func (s *sessionClient) GrantException(
+	ctx context.Context, r *connect.Request[licensedv1.GrantExceptionRequest],
+) (*connect.Response[licensedv1.GrantExceptionResponse], error) {
+	return callOver[licensedv1.GrantExceptionRequest, licensedv1.GrantExceptionResponse](ctx, s, r)
+}
+
+func (s *sessionClient) WithdrawException(
+	ctx context.Context, r *connect.Request[licensedv1.WithdrawExceptionRequest],
+) (*connect.Response[licensedv1.WithdrawExceptionResponse], error) {
+	return callOver[licensedv1.WithdrawExceptionRequest, licensedv1.WithdrawExceptionResponse](ctx, s, r)
+}
+
 func (s *sessionClient) ListLicenses(
 	ctx context.Context, r *connect.Request[licensedv1.ListLicensesRequest],
 ) (*connect.Response[licensedv1.ListLicensesResponse], error) {

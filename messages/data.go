@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // timeFormat of times in the data of events: RFC 3339, milliseconds.
@@ -53,6 +54,9 @@ func dataScalar(name string, f protoreflect.FieldDescriptor, v protoreflect.Valu
 	case protoreflect.BoolKind:
 		return name, structpb.NewBoolValue(v.Bool())
 	case protoreflect.MessageKind:
+		if t, ok := v.Message().Interface().(*timestamppb.Timestamp); ok {
+			return name, structpb.NewStringValue(t.AsTime().Format(timeFormat))
+		}
 		return name, structpb.NewStructValue(data(v.Message()))
 	case protoreflect.EnumKind:
 		return name, structpb.NewStringValue(enumName(f.Enum(), v.Enum()))

@@ -36,13 +36,15 @@ var mappers = map[string]func(data []byte) (proto.Message, error){
 	"PlanChanged/1": read[licensedv1.PlanChanged],
 	"PlanChanged/2": read[licensedv1.PlanChanged],
 	// Version 3 has a time of grace. Without one, version 2 is written.
-	"PlanChanged/3":       read[licensedv1.PlanChanged],
-	"DevicesSelected/1":   read[licensedv1.DevicesSelected],
-	"AllowanceLent/1":     read[licensedv1.AllowanceLent],
-	"AllowanceRedeemed/1": read[licensedv1.AllowanceRedeemed],
-	"AllowanceReturned/1": read[licensedv1.AllowanceReturned],
-	"CommandAccepted/1":   read[licensedv1.CommandAccepted],
-	"CommandRefused/1":    read[licensedv1.CommandRefused],
+	"PlanChanged/3":        read[licensedv1.PlanChanged],
+	"DevicesSelected/1":    read[licensedv1.DevicesSelected],
+	"AllowanceLent/1":      read[licensedv1.AllowanceLent],
+	"AllowanceRedeemed/1":  read[licensedv1.AllowanceRedeemed],
+	"AllowanceReturned/1":  read[licensedv1.AllowanceReturned],
+	"ExceptionGranted/1":   read[licensedv1.ExceptionGranted],
+	"ExceptionWithdrawn/1": read[licensedv1.ExceptionWithdrawn],
+	"CommandAccepted/1":    read[licensedv1.CommandAccepted],
+	"CommandRefused/1":     read[licensedv1.CommandRefused],
 }
 
 func read[M any, P interface {
@@ -99,6 +101,10 @@ func EventMapper(event proto.Message) string {
 		return "AllowanceRedeemed/1"
 	case *licensedv1.AllowanceReturned:
 		return "AllowanceReturned/1"
+	case *licensedv1.ExceptionGranted:
+		return "ExceptionGranted/1"
+	case *licensedv1.ExceptionWithdrawn:
+		return "ExceptionWithdrawn/1"
 	case *licensedv1.CommandAccepted:
 		return "CommandAccepted/1"
 	case *licensedv1.CommandRefused:

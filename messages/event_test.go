@@ -9,10 +9,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/messages/licensedv1"
 )
@@ -27,24 +29,35 @@ var terms = &licensedv1.LicenseTerms{
 
 var occurrence = &licensedv1.Occurrence{
 	OccurredAtMs: 1767225600000, DeviceTimeMs: 1767229200000, Number: 7,
-	Verdict: licensedv1.FactVerdict_FACT_VERDICT_UNLICENSED, TitleId: "GlowS01E01",
+	Verdict: licensedv1.FactVerdict_FACT_VERDICT_UNLICENSED, TitleId: "GlowS01E01", ReportedBy: "phone",
+}
+
+var exception = &licensedv1.Exception{
+	Number: 2, Reason: "ticket 7", GrantedAt: timestamppb.New(time.UnixMilli(1767225600123)),
+	Until: timestamppb.New(time.UnixMilli(1769817600123)),
+	Kind: &licensedv1.Exception_Limit{Limit: &licensedv1.OtherLimit{
+		Kind: licensedv1.LimitKind_LIMIT_KIND_YEARLY, Limit: proto.Uint32(5), TitleId: "GlowS01E01",
+		StudioId: "netflix", PlanId: "premium",
+	}},
 }
 
 // samples has an event of each type as it is stored today, with every field set.
 var samples = []proto.Message{
 	&licensedv1.LicenseCreated{},
 	&licensedv1.LicenseAcquired{StudioId: "netflix", ExpiresAtMs: 1769817600000, IssuedAtMs: 1767225599000,
-		PlayHours: 48},
-	&licensedv1.LicenseRenewed{License: terms},
+		PlayHours: 48, Exceptions: []uint64{2, 300}},
+	&licensedv1.LicenseRenewed{License: terms, Exceptions: []uint64{2, 300}},
 	&licensedv1.LicenseShortened{License: terms, Cause: licensedv1.ShortenedBy_SHORTENED_BY_TITLE_END},
 	&licensedv1.LicenseReleased{License: terms},
-	&licensedv1.TitleDownloaded{License: terms, Occurrence: occurrence, IssuedAtMs: 1767225599000},
-	&licensedv1.TitlePlayed{License: terms, Counted: true, Occurrence: occurrence, StartsHours: true},
+	&licensedv1.TitleDownloaded{License: terms, Occurrence: occurrence, IssuedAtMs: 1767225599000,
+		Exceptions: []uint64{2, 300}},
+	&licensedv1.TitlePlayed{License: terms, Counted: true, Occurrence: occurrence, StartsHours: true,
+		Exceptions: []uint64{2, 300}},
 	&licensedv1.TitleDeleted{Occurrence: occurrence},
 	&licensedv1.DeviceActivated{IssuedAtMs: 1767225599000},
 	&licensedv1.DeviceDeactivated{Removal: &licensedv1.Removal{
 		Counted: true, Removals: 2, Limit: proto.Uint32(4), DevicesInUse: 1, DeviceLimit: 3,
-	}},
+	}, Exceptions: []uint64{2, 300}},
 	&licensedv1.PlanChanged{PlanId: "premium", DeviceLimit: 4, IssuedAtMs: 1767225599000,
 		StayingDeviceIds: []string{"ipad", "iphone"}, GraceUntilMs: 1767830400000},
 	&licensedv1.DevicesSelected{StayingDeviceIds: []string{"ipad", "iphone"}, Binding: true, Chosen: true},
@@ -53,6 +66,8 @@ var samples = []proto.Message{
 	&licensedv1.AllowanceRedeemed{Number: 7, License: terms, RedeemedAtMs: 1767225600000,
 		ShortenedBy: licensedv1.Rule_RULE_DEVICE_DEACTIVATED, IssuedAtMs: 1767225599000},
 	&licensedv1.AllowanceReturned{Number: 7, TitleIds: []string{"GlowS01E01"}},
+	&licensedv1.ExceptionGranted{Exception: exception},
+	&licensedv1.ExceptionWithdrawn{Exception: exception, Reason: "ticket 8"},
 	&licensedv1.CommandAccepted{
 		Command:  licensedv1.CommandKind_COMMAND_KIND_RELEASE_LICENSE,
 		DeviceId: "iphone", TitleId: "GlowS01E01", PlanId: "premium", License: terms, DeviceLimit: 4,
@@ -68,8 +83,9 @@ var samples = []proto.Message{
 			Rule: licensedv1.Rule_RULE_STUDIO_LIMIT, Limit: 3, Current: 4, NextAllowedAtMs: 1769817600000,
 			PlanId: "basic", StudioId: "netflix", YearlyCounts: licensedv1.YearlyCounts_YEARLY_COUNTS_BOTH,
 			FreedBy: []string{"iphone/GlowS01E01", "ipad"}, Needed: 2,
-			StayingDeviceIds: []string{"laptop"}, Selectable: true,
+			StayingDeviceIds: []string{"laptop"}, Selectable: true, ExceptionNumber: 2, ExceptionUntilMs: 1769817600000,
 		}},
+		ExceptionNumber: 3,
 	},
 }
 
@@ -173,6 +189,9 @@ func TestSamplesAreFull(t *testing.T) {
 		fields := m.Descriptor().Fields()
 		for i := range fields.Len() {
 			field := fields.Get(i)
+			if field.ContainingOneof() != nil && m.WhichOneof(field.ContainingOneof()) != field {
+				continue // another member of it is set
+			}
 			if !m.Has(field) {
 				t.Errorf("%s is not set", field.FullName())
 			} else if field.IsList() && field.Message() != nil {

@@ -186,7 +186,7 @@ func (v view) mayLend(t target) (r refusal) {
 	r.add(v.deviceLimit(t.device))
 	r.add(v.deviceTitles(t.device))
 	r.add(v.studioLimit(title.Studio))
-	r.add(v.yearlyLimit(t.title, title.YearlyLimit))
+	r.add(v.yearlyLimit(&t))
 	r.add(v.monthlyLimit())
 	r.add(v.rememberedLimit(true))
 	return r

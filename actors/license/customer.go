@@ -27,21 +27,22 @@ const (
 func (v view) customer(q *licensedv1.GetCustomer) (*licensedv1.GetCustomerResponse, error) {
 	s := v.state
 	res := &licensedv1.GetCustomerResponse{AsOf: timestamp(v.now)}
-	plan, devices := v.policy.InForce(s.plan)
+	plan, devices := v.devicesBound()
 	res.PlanId, res.DefaultPlan = plan, s.plan != plan
+	res.Exceptions = v.listExceptions()
 	res.PlanChangedAt = optionalTime(s.choice.at)
-	res.DevicesInUse = v.devicesQuota(devices)
+	res.DevicesInUse = v.devicesQuota(uint32(devices.limit))
 	var deactivations []int64
 	for _, at := range s.deactivations {
 		if at > v.now-window {
 			deactivations = append(deactivations, at+window)
 		}
 	}
-	res.Deactivations = quota(deactivations, v.policy.Deactivations())
+	res.Deactivations = v.quota(deactivations, view.removalsBound)
 	res.GraceUntil = v.graceUntil()
 	var downloads []int64
 	v.eachDownload(func(at int64) { downloads = append(downloads, at+month) })
-	res.MonthlyDownloads = quota(downloads, v.policy.PlanLimits(s.plan).MonthlyDownloads)
+	res.MonthlyDownloads = v.quota(downloads, view.monthlyBound)
 	res.Allowances = v.allowances()
 	all := v.entries()
 	slices.SortFunc(all, func(a, b entry) int { return a.compare(b.place) })
@@ -93,7 +94,7 @@ func (v view) entries() []entry {
 	for studio, ends := range studios {
 		all = append(all, entry{place{at: entryStudio, device: studio}, func(res *licensedv1.GetCustomerResponse) {
 			res.Studios = append(res.Studios, &licensedv1.CustomerStudio{
-				StudioId: studio, Licenses: quota(ends, v.policy.Studio(studio)),
+				StudioId: studio, Licenses: v.quota(ends, func(v view) bound { return v.studioBound(studio) }),
 			})
 		}})
 	}
@@ -117,7 +118,7 @@ func (v view) customerDevice(i int) *licensedv1.Device {
 		}
 	}
 	d := v.deviceMessage(i)
-	d.Licenses = quota(append(ends, v.lentTo(i)...), v.policy.PlanLimits(v.state.plan).TitlesPerDevice)
+	d.Licenses = v.quota(append(ends, v.lentTo(i)...), view.deviceTitlesBound)
 	return d
 }
 
@@ -147,19 +148,19 @@ func (v view) customerTitle(i int) *licensedv1.CustomerTitle {
 			out.Downloads++
 		}
 	})
-	out.Yearly = v.yearlyQuota(i, title.YearlyLimit)
+	out.Yearly = v.yearlyQuota(i, out.TitleId)
 	return out
 }
 
 // yearlyQuota returns the use of a title's yearly limit.
-func (v view) yearlyQuota(title int, limit policy.Limit) *licensedv1.Quota {
+func (v view) yearlyQuota(title int, titleID string) *licensedv1.Quota {
 	var ends []int64
 	v.eachUse(title, func(_ *license, u use) {
 		if counted(u, v.policy.Counts()) {
 			ends = append(ends, u.at()+window)
 		}
 	})
-	return quota(append(ends, v.lentOfTitle(title)...), limit)
+	return v.quota(append(ends, v.lentOfTitle(title)...), func(v view) bound { return v.yearlyBound(titleID) })
 }
 
 // devicesQuota returns the use of the plan's limit. Left are the places that a further device can take: none that is
@@ -168,7 +169,7 @@ func (v view) devicesQuota(limit uint32) *licensedv1.Quota {
 	p := v.places(nil)
 	left := uint32(max(0, int(limit)-p.taken(-1)))
 	q := &licensedv1.Quota{Used: uint32(p.n), Limit: &limit, Left: &left}
-	if left > 0 || limit == 0 {
+	if left > 0 {
 		return q
 	}
 	for _, at := range v.turns("", licensedv1.Rule_RULE_DEVICE_LIMIT) {
@@ -182,16 +183,28 @@ func (v view) devicesQuota(limit uint32) *licensedv1.Quota {
 }
 
 // quota returns the use of a limit: each use ends at one of the times, whose order is changed.
-func quota(ends []int64, limit policy.Limit) *licensedv1.Quota {
+func (v view) quota(ends []int64, of func(view) bound) *licensedv1.Quota {
 	q := &licensedv1.Quota{Used: uint32(len(ends))}
+	limit := of(v).limit
 	if limit == policy.Unlimited {
 		return q
 	}
-	n, left := uint32(limit), uint32(max(0, int(limit)-len(ends)))
-	q.Limit, q.Left = &n, &left
-	if left == 0 && n > 0 {
-		slices.Sort(ends)
-		q.NextAt = timestamp(ends[len(ends)-int(n)])
+	n, left := uint32(limit), uint32(max(0, int64(limit)-int64(len(ends))))
+	if q.Limit, q.Left = &n, &left; left > 0 {
+		return q
+	}
+	slices.Sort(ends)
+	times := ends
+	if v.state.rare != nil { // The limit may change by then.
+		times = slices.Concat(ends, v.exceptionEnds())
+		slices.Sort(times)
+	}
+	for _, at := range times {
+		later, _ := slices.BinarySearch(ends, at+1) // those up to there ended
+		if !of(v.at(at)).limit.Met(len(ends) - later) {
+			q.NextAt = timestamp(at)
+			break
+		}
 	}
 	return q
 }

@@ -49,6 +49,10 @@ func Decide(now time.Time, p *policy.Policy, s *State, c *licensedv1.Command) ac
 		d.lend(c.LendAllowance)
 	case *licensedv1.Command_ReturnAllowance:
 		d.giveBack(c.ReturnAllowance)
+	case *licensedv1.Command_GrantException:
+		d.grant(c.GrantException)
+	case *licensedv1.Command_WithdrawException:
+		d.withdraw(c.WithdrawException)
 	default:
 		panic(fmt.Sprintf("license: no command, but %T", c))
 	}
@@ -143,16 +147,19 @@ func (t *target) aggregateID() string { return t.deviceID + "/" + t.titleID }
 // with newDownload, otherwise a licence for the full period.
 func (d *decider) acquire(deviceID, titleID string, newDownload bool) {
 	t := d.target(deviceID, titleID)
+	may := func(v view) refusal { return v.mayAcquire(v.find(deviceID, titleID), newDownload) }
 	if r := d.mayAcquire(t, newDownload); r != nil {
 		d.refuse(r, &licensedv1.CommandRefused{
 			Command: licensedv1.CommandKind_COMMAND_KIND_ACQUIRE_LICENSE, DeviceId: deviceID, TitleId: titleID,
-		}, func(v view) refusal { return v.mayAcquire(v.find(deviceID, titleID), newDownload) })
+		}, may)
 		return
 	}
 	l := d.license(t)
 	if l != nil && l.active(d.now) {
 		if newDownload {
-			d.add(t.aggregateID(), l.order, &licensedv1.TitleDownloaded{License: d.terms(l), IssuedAtMs: d.issued})
+			d.add(t.aggregateID(), l.order, &licensedv1.TitleDownloaded{
+				License: d.terms(l), IssuedAtMs: d.issued, Exceptions: d.allowedBy(may),
+			})
 		} else {
 			d.unchanged(licensedv1.CommandKind_COMMAND_KIND_ACQUIRE_LICENSE, t, l)
 		}
@@ -175,6 +182,7 @@ func (d *decider) acquire(deviceID, titleID string, newDownload bool) {
 	title := d.policy.Title(titleID)
 	d.add(id, order, &licensedv1.LicenseAcquired{
 		StudioId: title.Studio, ExpiresAtMs: d.expiry(&title), IssuedAtMs: d.issued, PlayHours: title.PlayHours,
+		Exceptions: d.allowedBy(may),
 	})
 	d.add(id, order+1, &licensedv1.TitleDownloaded{})
 	d.takePlace(t.device)
@@ -187,10 +195,11 @@ func (d *decider) renew(c *licensedv1.RenewLicense) {
 	if d.superseded(licensedv1.CommandKind_COMMAND_KIND_RENEW_LICENSE, t, c.GetAcquiredAtMs()) {
 		return
 	}
+	may := func(v view) refusal { return v.mayRenew(v.find(deviceID, titleID)) }
 	if r := d.mayRenew(t); r != nil {
 		d.refuse(r, &licensedv1.CommandRefused{
 			Command: licensedv1.CommandKind_COMMAND_KIND_RENEW_LICENSE, DeviceId: deviceID, TitleId: titleID,
-		}, func(v view) refusal { return v.mayRenew(v.find(deviceID, titleID)) })
+		}, may)
 		return
 	}
 	l, title := d.license(t), d.policy.Title(titleID)
@@ -201,10 +210,10 @@ func (d *decider) renew(c *licensedv1.RenewLicense) {
 		if !planted.Bug(planted.RenewBeyondGrace) {
 			terms.ExpiresAtMs = min(terms.ExpiresAtMs, d.state.grace)
 		}
-		d.add(t.aggregateID(), l.order, &licensedv1.LicenseRenewed{License: terms})
+		d.add(t.aggregateID(), l.order, &licensedv1.LicenseRenewed{License: terms, Exceptions: d.allowedBy(may)})
 		return
 	}
-	d.add(t.aggregateID(), l.order, &licensedv1.LicenseRenewed{License: terms})
+	d.add(t.aggregateID(), l.order, &licensedv1.LicenseRenewed{License: terms, Exceptions: d.allowedBy(may)})
 	d.takePlace(t.device)
 }
 
@@ -247,20 +256,20 @@ func (d *decider) play(c *licensedv1.RecordPlayback) {
 		d.playedBefore(t, c)
 		return
 	}
+	may := func(v view) refusal { return v.mayPlay(v.find(deviceID, titleID)) }
 	if r := d.mayPlay(t); r != nil {
 		d.refuse(r, &licensedv1.CommandRefused{
 			Command: licensedv1.CommandKind_COMMAND_KIND_RECORD_PLAYBACK, DeviceId: deviceID, TitleId: titleID,
-		}, func(v view) refusal { return v.mayPlay(v.find(deviceID, titleID)) })
+		}, may)
 		return
 	}
 	l := d.license(t)
-	counts := d.countsPlays(d.policy.Title(titleID).YearlyLimit)
 	after, starts := *l, d.startsHours(l, d.now)
 	if starts {
 		after.play(d.now)
 	}
 	d.add(t.aggregateID(), l.order, &licensedv1.TitlePlayed{
-		License: d.terms(&after), Counted: counts, StartsHours: starts,
+		License: d.terms(&after), Counted: d.countsPlays(titleID), StartsHours: starts, Exceptions: d.allowedBy(may),
 	})
 }
 
@@ -286,10 +295,11 @@ func (d *decider) deactivate(deviceID string, activated int64) {
 		})
 		return
 	}
+	may := func(v view) refusal { return v.mayDeactivate(v.device(deviceID)) }
 	if r := d.mayDeactivate(i); r != nil {
 		d.refuse(r, &licensedv1.CommandRefused{
 			Command: licensedv1.CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE, DeviceId: deviceID,
-		}, func(v view) refusal { return v.mayDeactivate(v.device(deviceID)) })
+		}, may)
 		return
 	}
 	if d.deactivated(i) {
@@ -299,7 +309,9 @@ func (d *decider) deactivate(deviceID string, activated int64) {
 		return
 	}
 	d.decision.Frees = true
-	d.add(deviceID, d.state.devices[i].order, &licensedv1.DeviceDeactivated{Removal: d.removal(i)})
+	d.add(deviceID, d.state.devices[i].order, &licensedv1.DeviceDeactivated{
+		Removal: d.removal(i), Exceptions: d.allowedBy(may),
+	})
 	first := len(d.decision.Events)
 	for j := range d.state.licenses {
 		if l := &d.state.licenses[j]; l.device == uint32(i) && l.active(d.now) {
@@ -317,7 +329,8 @@ func (d *decider) changePlan(plan string, replaced int64) {
 	}
 	if d.outdated(d.state.choice, replaced) {
 		present.Superseded = true
-		present.PlanId, present.DeviceLimit = d.policy.InForce(d.state.plan)
+		plan, b := d.devicesBound()
+		present.PlanId, present.DeviceLimit = plan, uint32(b.limit)
 		d.add(customer, d.state.order, present)
 		return
 	}
@@ -327,7 +340,8 @@ func (d *decider) changePlan(plan string, replaced int64) {
 		}, nil)
 		return
 	}
-	limit, _ := d.policy.Plan(plan)
+	devices, _ := d.policy.Plan(plan)
+	limit := uint32(d.planBound(plan, devices).limit)
 	if plan == d.state.plan {
 		present.PlanId, present.DeviceLimit, present.IssuedAtMs = plan, limit, d.issued
 		d.add(customer, d.state.order, present)

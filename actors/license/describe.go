@@ -13,7 +13,8 @@ import (
 func (v view) describe() *licensedv1.CustomerState {
 	s := v.state
 	out := &licensedv1.CustomerState{}
-	out.PlanId, out.DeviceLimit = v.policy.InForce(s.plan)
+	plan, devices := v.devicesBound()
+	out.PlanId, out.DeviceLimit, out.Exceptions = plan, uint32(devices.limit), v.listExceptions()
 	out.DefaultPlan = s.plan != out.PlanId
 	out.PlanChangedAt = optionalTime(s.choice.at)
 	active := make([]uint32, len(s.devices)) // licences by device
@@ -35,14 +36,16 @@ func (v view) describe() *licensedv1.CustomerState {
 	}
 	for i := range s.devices {
 		if !s.forgottenDevice(i, v.now) {
-			out.Devices = append(out.Devices, s.devices[i].describe(active[i]))
+			d := s.devices[i].describe(active[i])
+			d.MergedInto = v.merged(d.DeviceId)
+			out.Devices = append(out.Devices, d)
 		}
 	}
 	for studio, n := range studios {
 		out.Studios = append(out.Studios, &licensedv1.StudioState{StudioId: studio, ActiveLicenses: n})
 	}
 	out.Deactivations = uint32(v.deactivations())
-	out.DeactivationLimit = limitOf(v.policy.Deactivations())
+	out.DeactivationLimit = limitOf(v.removalsBound().limit)
 	p := v.places(nil)
 	out.SelectionBinds, out.SelectionMade = p.bound, p.bound && s.chosen && p.exceeded()
 	out.GraceUntil = v.graceUntil()

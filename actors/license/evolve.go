@@ -24,6 +24,7 @@ func Evolve(s *State, e actors.Event) {
 		d.selected = d.selected && e.Order > 0
 		d.deactivated, d.order = false, e.Order+1
 		d.activation = intentOf(at, v.GetIssuedAtMs())
+		s.ownDevice(e.AggregateID)
 	case *licensedv1.DeviceDeactivated:
 		d := s.see(e.AggregateID, at)
 		// Its place is free: another choice may be made.
@@ -43,6 +44,12 @@ func Evolve(s *State, e actors.Event) {
 	case *licensedv1.DevicesSelected:
 		s.order = e.Order + 1
 		s.selectDevices(v.GetStayingDeviceIds(), v.GetBinding(), v.GetChosen())
+	case *licensedv1.ExceptionGranted:
+		s.order = e.Order + 1
+		s.granted(v.GetException(), at)
+	case *licensedv1.ExceptionWithdrawn:
+		s.order = e.Order + 1
+		s.withdrawn(v.GetException())
 	case *licensedv1.CommandAccepted:
 		s.order = e.Order + 1
 		s.confirm(v, at)

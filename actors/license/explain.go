@@ -38,7 +38,7 @@ type Explainer struct {
 	policy  *policy.Policy
 	choices []*choice
 	// The last steps of their kind, for the verdict.
-	acquired, renewed, released, refused *step
+	acquired, renewed, released, refused, moved *step
 }
 
 // step of an explanation before it is shortened.
@@ -75,10 +75,18 @@ func (x *Explainer) Add(e Recorded) {
 			x.tellFact(&e, o, changes)
 		} else {
 			x.tell(&e)
+			x.tellExceptions(e.Value)
 		}
 	}
 	x.remember(&e)
+	before := x.license()
+	if before != nil {
+		before = &license{acquired: before.acquired, expires: before.expires, released: before.released}
+	}
 	Evolve(x.state, e.Event)
+	if v, ok := e.Value.(*licensedv1.ExceptionGranted); ok && v.GetException().GetMerge() != nil {
+		x.tellMerge(&e, v.GetException(), before)
+	}
 }
 
 // Missing records that the next events, from one through another, cannot be read, and why.
@@ -102,6 +110,10 @@ func (x *Explainer) concerns(e *actors.Event) bool {
 	switch v := e.Value.(type) {
 	case *licensedv1.PlanChanged, *licensedv1.DevicesSelected:
 		return true
+	case *licensedv1.ExceptionGranted:
+		return v.GetException().GetMerge() == nil && x.excepted(v.GetException())
+	case *licensedv1.ExceptionWithdrawn:
+		return x.excepted(v.GetException())
 	case *licensedv1.CommandRefused:
 		return x.named(v.GetDeviceId(), v.GetTitleId())
 	case *licensedv1.CommandAccepted:
@@ -208,6 +220,12 @@ func (x *Explainer) tell(e *Recorded) {
 		x.tellRedeemed(e, v)
 	case *licensedv1.AllowanceReturned:
 		x.tellReturned(e, v)
+	case *licensedv1.ExceptionGranted:
+		x.add(e, aside, "", "%s was granted (%s): %s.", exceptionName(v.GetException()), v.GetException().GetReason(),
+			v.GetException().Words())
+	case *licensedv1.ExceptionWithdrawn:
+		x.add(e, aside, "", "%s was withdrawn (%s): it said that %s.", exceptionName(v.GetException()), v.GetReason(),
+			v.GetException().Words())
 	case *licensedv1.CommandAccepted:
 		x.tellUnchanged(e, v)
 	case *licensedv1.CommandRefused:
@@ -297,7 +315,7 @@ func (x *Explainer) tellAcquired(e *Recorded, v *licensedv1.LicenseAcquired) {
 	}
 	x.acquired = x.add(e, effect, "", "%s: active until %s (%s)%s, counts for studio %s.",
 		how, clockOf(v.GetExpiresAtMs()), spanOf(v.GetExpiresAtMs()-at), hours, v.GetStudioId())
-	x.renewed, x.released = nil, nil
+	x.renewed, x.released, x.moved = nil, nil, nil
 	// LicenseCreated precedes it, as a part of the same step.
 	if x.first {
 		x.acquired.Sequence--
@@ -416,6 +434,10 @@ func attempt(k licensedv1.CommandKind) string {
 		return "The lending of an allowance"
 	case licensedv1.CommandKind_COMMAND_KIND_RETURN_ALLOWANCE:
 		return "The return of an allowance"
+	case licensedv1.CommandKind_COMMAND_KIND_GRANT_EXCEPTION:
+		return "An exception"
+	case licensedv1.CommandKind_COMMAND_KIND_WITHDRAW_EXCEPTION:
+		return "The withdrawal of an exception"
 	default:
 		return "A command"
 	}

@@ -226,7 +226,8 @@ func (s *State) confirm(v *licensedv1.CommandAccepted, at int64) {
 func (s *State) evolveFact(e actors.Event, o *licensedv1.Occurrence, at int64) {
 	deviceID, titleID, ofLicense := strings.Cut(e.AggregateID, "/")
 	occurred := min(o.GetOccurredAtMs(), at)
-	d := s.report(deviceID, at)
+	// A device that was merged keeps the numbers of its facts.
+	d := s.report(cmp.Or(o.GetReportedBy(), deviceID), at)
 	if d == nil {
 		return
 	}
@@ -238,6 +239,8 @@ func (s *State) evolveFact(e actors.Event, o *licensedv1.Occurrence, at int64) {
 	}
 	l := s.hold(deviceID, titleID)
 	l.order = e.Order + 1
+	d = &s.devices[l.device]
+	d.seen = max(d.seen, occurred)
 	if v, ok := e.Value.(*licensedv1.TitlePlayed); ok && v.GetStartsHours() {
 		l.play(occurred)
 	}
@@ -370,7 +373,7 @@ func (d *decider) playedBefore(t target, c *licensedv1.RecordPlayback) {
 		}, nil)
 		return
 	}
-	counts := o.Verdict == licensed && d.countsPlays(d.policy.Title(t.titleID).YearlyLimit)
+	counts := o.Verdict == licensed && d.countsPlays(t.titleID)
 	if counts && d.room(1) == 0 {
 		counts, o.Verdict = false, notRemembered
 	}
@@ -400,6 +403,7 @@ func (d *decider) sync(c *licensedv1.SyncDevice) {
 	if at := c.GetReceivedAtMs(); at != 0 {
 		r.received = min(at, d.now)
 	}
+	r.owner = d.state.mergedInto(r.device, d.now)
 	if i := d.device(r.device); i >= 0 {
 		r.highest, r.orders[r.device] = d.state.devices[i].synced, d.state.devices[i].order
 	}
@@ -426,6 +430,7 @@ func (d *decider) sync(c *licensedv1.SyncDevice) {
 type reporter struct {
 	*decider
 	device   string
+	owner    string // the device that has its licences: another one if it was merged
 	sent     int64
 	received int64 // when the service received the command, before now if it was deferred
 	highest  uint64
@@ -437,7 +442,7 @@ type reporter struct {
 
 // record records one fact.
 func (r *reporter) record(f *licensedv1.SyncDevice_Fact) {
-	t := r.target(r.device, f.GetTitleId())
+	t := r.target(r.owner, f.GetTitleId())
 	l := r.license(t)
 	if p := r.played[t.aggregateID()]; p != nil {
 		l = p
@@ -448,15 +453,20 @@ func (r *reporter) record(f *licensedv1.SyncDevice_Fact) {
 	id := t.aggregateID()
 	if l == nil {
 		id, o.TitleId = r.device, t.titleID
-	} else if _, ok := r.orders[id]; !ok {
-		r.orders[id] = l.order
+	} else {
+		if _, ok := r.orders[id]; !ok {
+			r.orders[id] = l.order
+		}
+		if r.owner != r.device {
+			o.ReportedBy = r.device
+		}
 	}
 	switch f.GetKind() {
 	case licensedv1.FactKind_FACT_KIND_DOWNLOADED:
 		r.count(o)
 		r.next(id, &licensedv1.TitleDownloaded{Occurrence: o})
 	case licensedv1.FactKind_FACT_KIND_PLAYED:
-		counts := o.Verdict == licensed && r.countsPlays(r.policy.Title(t.titleID).YearlyLimit) && r.count(o)
+		counts := o.Verdict == licensed && r.countsPlays(t.titleID) && r.count(o)
 		after, starts := l, false
 		if !r.released[id] {
 			after, starts = r.startHours(l, o)
@@ -506,6 +516,7 @@ func (r *reporter) end(id string, l *license, deleted int64) {
 	r.released[id] = true
 	terms := r.terms(l)
 	terms.Released = true
+	r.decision.Frees = true
 	r.next(id, &licensedv1.LicenseReleased{License: terms})
 }
 
@@ -570,6 +581,7 @@ func checkOccurrence(o *licensedv1.Occurrence) error {
 	if o.GetNumber() > MaxNumber {
 		return fmt.Errorf("fact number %d, the largest is %d", o.GetNumber(), uint64(MaxNumber))
 	}
-	return first(optional("title id", o.GetTitleId()), checkTime("occurrence", o.GetOccurredAtMs()),
+	return first(optional("title id", o.GetTitleId()), optional("reporter", o.GetReportedBy()),
+		checkTime("occurrence", o.GetOccurredAtMs()),
 		checkTime("device time", o.GetDeviceTimeMs()))
 }

@@ -61,7 +61,7 @@ func (r *trial) known() *licensedv1.CustomerState {
 // commands. Counts, highest numbers and licences are the same in the end; no event of before is any different.
 func TestFactsInAnyOrder(t *testing.T) {
 	counted := 0
-	for seed := range uint64(150) {
+	for seed := range uint64(200) {
 		rng := rand.New(rand.NewPCG(seed, 8))
 		device := pick(rng, someDevices)
 		p := []*policy.Policy{factsPolicy, hoursPolicy}[seed%2]

@@ -50,6 +50,10 @@ func CheckCommand(id string, validateOnly bool, payload any) error {
 		return checkLend(c.LendAllowance)
 	case *licensedv1.Command_ReturnAllowance:
 		return checkReturn(c.ReturnAllowance)
+	case *licensedv1.Command_GrantException:
+		return CheckGrant(c.GrantException)
+	case *licensedv1.Command_WithdrawException:
+		return CheckWithdraw(c.WithdrawException)
 	}
 	return fmt.Errorf("no command, but a %T", command.GetCommand())
 }
@@ -151,8 +155,8 @@ func checkTime(what string, ms int64) error {
 // checkAbout checks the aggregate id of an event: the customer, a device, or a device and a title.
 func checkAbout(id string, event any) error {
 	switch event.(type) {
-	case *licensedv1.PlanChanged, *licensedv1.DevicesSelected,
-		*licensedv1.CommandAccepted, *licensedv1.CommandRefused:
+	case *licensedv1.PlanChanged, *licensedv1.DevicesSelected, *licensedv1.ExceptionGranted,
+		*licensedv1.ExceptionWithdrawn, *licensedv1.CommandAccepted, *licensedv1.CommandRefused:
 		if id != customer {
 			return fmt.Errorf("aggregate id %q, want %q", clipped(id), customer)
 		}
@@ -191,6 +195,10 @@ func checkContent(event any) error {
 			checkDevices(e.GetStayingDeviceIds(), 0, MaxSelected), checkTime("end of the grace", e.GetGraceUntilMs()))
 	case *licensedv1.DevicesSelected:
 		return checkDevices(e.GetStayingDeviceIds(), 0, MaxSelected)
+	case *licensedv1.ExceptionGranted:
+		return checkException(e.GetException())
+	case *licensedv1.ExceptionWithdrawn:
+		return first(checkException(e.GetException()), checkReason(e.GetReason()))
 	case *licensedv1.TitleDownloaded:
 		return first(checkTerms(e.GetLicense()), checkOccurrence(e.GetOccurrence()),
 			checkTime("issue time", e.GetIssuedAtMs()))
@@ -242,7 +250,7 @@ func checkBroken(rules []*licensedv1.BrokenRule) error {
 			return fmt.Errorf("%d remedies of a broken rule, want at most %d", len(b.GetFreedBy()), maxFreedBy)
 		}
 		err := first(optional("plan id", b.GetPlanId()), optional("studio id", b.GetStudioId()),
-			checkTime("next time allowed", b.GetNextAllowedAtMs()),
+			checkTime("next time allowed", b.GetNextAllowedAtMs()), checkTime("exception", b.GetExceptionUntilMs()),
 			checkDevices(b.GetStayingDeviceIds(), 0, maxFreedBy))
 		for _, id := range b.GetFreedBy() {
 			device, title, _ := strings.Cut(id, "/")

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/actors"
 	"licensed/actors/license/policy"
@@ -167,6 +168,10 @@ func fieldsOf(m proto.Message) string {
 			continue
 		}
 		if f.Message() != nil {
+			if t, ok := r.Get(f).Message().Interface().(*timestamppb.Timestamp); ok {
+				fmt.Fprintf(&b, " %s=%s", f.Name(), clock(t.AsTime()))
+				continue
+			}
 			b.WriteString(fieldsOf(r.Get(f).Message().Interface()))
 			continue
 		}
@@ -180,7 +185,9 @@ func value(f protoreflect.FieldDescriptor, v protoreflect.Value) string {
 	switch {
 	case f.Enum() != nil:
 		name := string(f.Enum().Values().ByNumber(v.Enum()).Name())
-		for _, prefix := range []string{"RULE_", "COMMAND_KIND_", "YEARLY_COUNTS_", "SHORTENED_BY_"} {
+		for _, prefix := range []string{
+			"RULE_", "COMMAND_KIND_", "YEARLY_COUNTS_", "SHORTENED_BY_", "LIMIT_KIND_",
+		} {
 			name = strings.TrimPrefix(name, prefix)
 		}
 		return name
@@ -278,6 +285,43 @@ func redeem(device, title, gateway string, number uint64, at time.Time) *license
 func giveBack(device, gateway string, number uint64) *licensedv1.Command {
 	return &licensedv1.Command{Command: &licensedv1.Command_ReturnAllowance{
 		ReturnAllowance: &licensedv1.ReturnAllowance{DeviceId: device, GatewayId: gateway, Number: number},
+	}}
+}
+
+func grantLimit(until time.Time, limit *licensedv1.OtherLimit) *licensedv1.Command {
+	return &licensedv1.Command{Command: &licensedv1.Command_GrantException{GrantException: &licensedv1.GrantException{
+		Reason: "ticket 1", UntilMs: until.UnixMilli(), Kind: &licensedv1.GrantException_Limit{Limit: limit},
+	}}}
+}
+
+// forgiveRemoval is about the latest removal for the zero time.
+func forgiveRemoval(at time.Time) *licensedv1.Command {
+	r := &licensedv1.ForgivenRemoval{}
+	if !at.IsZero() {
+		r.RemovedAt = timestamppb.New(at)
+	}
+	return &licensedv1.Command{Command: &licensedv1.Command_GrantException{GrantException: &licensedv1.GrantException{
+		Reason: "ticket 1", Kind: &licensedv1.GrantException_Removal{Removal: r},
+	}}}
+}
+
+func forgiveUse(use *licensedv1.ForgivenUse) *licensedv1.Command {
+	return &licensedv1.Command{Command: &licensedv1.Command_GrantException{GrantException: &licensedv1.GrantException{
+		Reason: "ticket 1", Kind: &licensedv1.GrantException_Use{Use: use},
+	}}}
+}
+
+func merge(from, to string) *licensedv1.Command {
+	return &licensedv1.Command{Command: &licensedv1.Command_GrantException{GrantException: &licensedv1.GrantException{
+		Reason: "ticket 1", Kind: &licensedv1.GrantException_Merge{
+			Merge: &licensedv1.MergedDevice{OldDeviceId: from, NewDeviceId: to},
+		},
+	}}}
+}
+
+func withdraw(number uint64) *licensedv1.Command {
+	return &licensedv1.Command{Command: &licensedv1.Command_WithdrawException{
+		WithdrawException: &licensedv1.WithdrawException{Reason: "ticket 2", Number: number},
 	}}
 }
 

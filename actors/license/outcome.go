@@ -3,10 +3,12 @@ package license
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/actors"
@@ -39,6 +41,8 @@ type Outcome struct {
 	Sync *Sync
 	// Allowance is what LendAllowance lent, or what ReturnAllowance returned, without a time.
 	Allowance *licensedv1.Allowance
+	// Exception is that of GrantException and WithdrawException.
+	Exception *licensedv1.Exception
 }
 
 // An own codec, since a window has up to 1,024 outcomes: as protobuf messages they made a resident customer with 256
@@ -82,6 +86,9 @@ const (
 	outcomeHasNext     = 0x08
 	outcomeCountsShift = 4
 	outcomeCounts      = 0x30
+	// Of a refusal with all rules: behind each rule are the exception that its limit comes from, 0 for none, and the
+	// time until which that counts.
+	outcomeHasExceptions = 0x10
 	// Of titles.
 	outcomeHasRemoval   = 0x08
 	outcomeCounted      = 0x10
@@ -94,6 +101,8 @@ const (
 const (
 	// Allowance: its number, 0 or when it ends and 1, its gateway, the rest is the titles.
 	otherAllowance = 30
+	// Exception: as a message.
+	otherException = 18
 )
 
 // appendOutcome packs what events say about the command that they came of: 10 to 20 bytes beside
@@ -128,6 +137,10 @@ func appendOutcome(b []byte, events []actors.Event) []byte {
 			return appendAll(b, v.GetStayingDeviceIds())
 		case *licensedv1.DevicesSelected:
 			return appendSelection(b, v.GetBinding(), v.GetStayingDeviceIds())
+		case *licensedv1.ExceptionGranted:
+			return appendException(b, v.GetException())
+		case *licensedv1.ExceptionWithdrawn:
+			return appendException(b, v.GetException())
 		case *licensedv1.CommandRefused:
 			return appendRefusal(b, at, v)
 		case *licensedv1.AllowanceRedeemed:
@@ -141,6 +154,24 @@ func appendOutcome(b []byte, events []actors.Event) []byte {
 		}
 	}
 	return b
+}
+
+// appendException packs an exception.
+func appendException(b []byte, e *licensedv1.Exception) []byte {
+	b, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend(append(b, outcomeOther, otherException), e)
+	if err != nil {
+		panic(fmt.Sprintf("license: exception: %v", err)) // texts were checked to be UTF-8
+	}
+	return b
+}
+
+// readException is the reverse of appendException.
+func readException(r *reader) *licensedv1.Exception {
+	e := &licensedv1.Exception{}
+	if err := proto.Unmarshal(r.take(uint64(r.left())), e); err != nil || checkException(e) != nil {
+		r.fail()
+	}
+	return e
 }
 
 // appendAccepted packs the outcome of a command without effect: the same as that of one
@@ -223,6 +254,12 @@ func appendBroken(b []byte, at int64, v *licensedv1.CommandRefused) []byte {
 	if v.GetNextAllowedAtMs() != 0 {
 		kind |= outcomeHasNext
 	}
+	excepted := slices.ContainsFunc(v.GetBroken(), func(r *licensedv1.BrokenRule) bool {
+		return r.GetExceptionNumber() != 0
+	})
+	if excepted {
+		kind |= outcomeHasExceptions
+	}
 	b = append(b, kind)
 	if v.GetNextAllowedAtMs() != 0 {
 		b = binary.AppendUvarint(b, packDuration(v.GetNextAllowedAtMs()-at))
@@ -250,6 +287,10 @@ func appendBroken(b []byte, at int64, v *licensedv1.CommandRefused) []byte {
 				head |= 1
 			}
 			b = appendAll(binary.AppendUvarint(b, head), r.GetStayingDeviceIds())
+		}
+		if excepted {
+			b = binary.AppendUvarint(b, r.GetExceptionNumber())
+			b = binary.AppendUvarint(b, packDuration(r.GetExceptionUntilMs()-at))
 		}
 	}
 	return b
@@ -406,10 +447,16 @@ func decodeOutcome(customer string, c subject, at int64, outcome []byte) (Outcom
 		o.StayingDevices, o.Binding = readAll(r), kind&outcomeBinding != 0
 		r.bad = r.bad || c.kind != licensedv1.CommandKind_COMMAND_KIND_SELECT_DEVICES
 	case outcomeOther:
-		if r.uvarint() != otherAllowance {
+		switch r.uvarint() {
+		case otherAllowance:
+			o.Allowance = readAllowance(r, at, c)
+		case otherException:
+			o.Exception = readException(r)
+			r.bad = r.bad || c.kind != licensedv1.CommandKind_COMMAND_KIND_GRANT_EXCEPTION &&
+				c.kind != licensedv1.CommandKind_COMMAND_KIND_WITHDRAW_EXCEPTION
+		default:
 			return Outcome{}, false
 		}
-		o.Allowance = readAllowance(r, at, c)
 	default:
 		return Outcome{}, false
 	}
@@ -448,8 +495,9 @@ func readPlan(r *reader, kind byte, at int64, c subject, o *Outcome) {
 // readRefusal is the reverse of appendRefusal.
 func readRefusal(r *reader, kind byte, at int64, c subject) *licensedv1.Refusal {
 	e := &licensedv1.CommandRefused{
-		Command: c.kind, DeviceId: c.device, TitleId: c.title, PlanId: c.plan,
-		Rule: licensedv1.Rule(r.index(1 << 16)), Limit: r.small(), Current: r.small(),
+		Command: c.kind, DeviceId: c.device, TitleId: c.title, PlanId: c.plan, StudioId: c.studio,
+		ExceptionNumber: c.exception,
+		Rule:            licensedv1.Rule(r.index(1 << 16)), Limit: r.small(), Current: r.small(),
 		YearlyCounts: licensedv1.YearlyCounts(kind & outcomeCounts >> outcomeCountsShift),
 	}
 	if kind&outcomeHasNext != 0 {
@@ -469,7 +517,10 @@ const maxBroken = 32
 
 // readBroken is the reverse of appendBroken.
 func readBroken(r *reader, kind byte, at int64, c subject) *licensedv1.Refusal {
-	e := &licensedv1.CommandRefused{Command: c.kind, DeviceId: c.device, TitleId: c.title, PlanId: c.plan}
+	e := &licensedv1.CommandRefused{
+		Command: c.kind, DeviceId: c.device, TitleId: c.title, PlanId: c.plan, StudioId: c.studio,
+		ExceptionNumber: c.exception,
+	}
 	if kind&outcomeHasNext != 0 {
 		e.NextAllowedAtMs = r.millis(at)
 	}
@@ -495,6 +546,9 @@ func readBroken(r *reader, kind byte, at int64, c subject) *licensedv1.Refusal {
 		if hasSelection(b.Rule) {
 			head := r.index(2*maxFreedBy + 2)
 			b.Selectable, b.StayingDeviceIds = head&1 != 0, readSome(r, int(head>>1))
+		}
+		if kind&outcomeHasExceptions != 0 {
+			b.ExceptionNumber, b.ExceptionUntilMs = r.uvarint(), r.millis(at)
 		}
 		e.Broken = append(e.Broken, b)
 	}
@@ -571,8 +625,9 @@ func timestamp(ms int64) *timestamppb.Timestamp { return timestamppb.New(time.Un
 
 // subject is what a command names.
 type subject struct {
-	kind                licensedv1.CommandKind
-	device, title, plan string
+	kind                        licensedv1.CommandKind
+	device, title, plan, studio string
+	exception                   uint64
 }
 
 // subjectOf returns the kind and the ids of a command.
@@ -619,6 +674,17 @@ func subjectOf(c *licensedv1.Command) subject {
 		return subject{
 			kind: licensedv1.CommandKind_COMMAND_KIND_RETURN_ALLOWANCE, device: c.ReturnAllowance.GetDeviceId(),
 		}
+	case *licensedv1.Command_GrantException:
+		g := c.GrantException
+		return subject{
+			kind:   licensedv1.CommandKind_COMMAND_KIND_GRANT_EXCEPTION,
+			device: g.GetUse().GetDeviceId() + g.GetMerge().GetOldDeviceId(),
+			title:  g.GetUse().GetTitleId() + g.GetLimit().GetTitleId(), studio: g.GetLimit().GetStudioId(),
+		}
+	case *licensedv1.Command_WithdrawException:
+		return subject{
+			kind: licensedv1.CommandKind_COMMAND_KIND_WITHDRAW_EXCEPTION, exception: c.WithdrawException.GetNumber(),
+		}
 	default:
 		return subject{}
 	}
@@ -627,10 +693,14 @@ func subjectOf(c *licensedv1.Command) subject {
 // reason returns in one sentence why a rule refused a command, for people. Programs go by the rule and the figures.
 func reason(e *licensedv1.CommandRefused, b *licensedv1.BrokenRule) string {
 	device, title := e.GetDeviceId(), e.GetTitleId()
-	limit, current := b.GetLimit(), b.GetCurrent()
+	limit, current := fmt.Sprint(b.GetLimit()), b.GetCurrent()
+	if b.GetExceptionNumber() != 0 {
+		limit = fmt.Sprintf("%d by exception %d until %s", b.GetLimit(), b.GetExceptionNumber(),
+			instant(b.GetExceptionUntilMs()))
+	}
 	switch b.GetRule() {
 	case licensedv1.Rule_RULE_DEVICE_NOT_SELECTED:
-		why := fmt.Sprintf("%s active licences, the limit of plan %s is %d; the devices that stay: %s",
+		why := fmt.Sprintf("%s active licences, the limit of plan %s is %s; the devices that stay: %s",
 			count(current, "device has", "devices have"), b.GetPlanId(), limit, stayingWords(b))
 		if b.GetSelectable() {
 			why += " (SelectDevices can choose others)"
@@ -641,16 +711,16 @@ func reason(e *licensedv1.CommandRefused, b *licensedv1.BrokenRule) string {
 			"or when one of them is deactivated", stayingWords(b), b.GetPlanId())
 	case licensedv1.Rule_RULE_DEVICE_LIMIT:
 		if e.GetCommand() == licensedv1.CommandKind_COMMAND_KIND_SELECT_DEVICES {
-			return fmt.Sprintf("%s selected, the limit of plan %s is %d", count(current, "device", "devices"),
+			return fmt.Sprintf("%s selected, the limit of plan %s is %s", count(current, "device", "devices"),
 				b.GetPlanId(), limit)
 		}
-		return fmt.Sprintf("%s active licences, the limit of plan %s is %d",
+		return fmt.Sprintf("%s active licences, the limit of plan %s is %s",
 			count(current, "device has", "devices have"), b.GetPlanId(), limit)
 	case licensedv1.Rule_RULE_STUDIO_LIMIT:
-		return fmt.Sprintf("%s of studio %s, the limit is %d",
+		return fmt.Sprintf("%s of studio %s, the limit is %s",
 			count(current, "active licence", "active licences"), b.GetStudioId(), limit)
 	case licensedv1.Rule_RULE_YEARLY_LIMIT:
-		return fmt.Sprintf("%s of title %s in the last 365 days, the limit is %d", uses(b), title, limit)
+		return fmt.Sprintf("%s of title %s in the last 365 days, the limit is %s", uses(b), title, limit)
 	case licensedv1.Rule_RULE_PLAYED:
 		ago := count(current, "hour", "hours")
 		if current == 0 {
@@ -659,20 +729,20 @@ func reason(e *licensedv1.CommandRefused, b *licensedv1.BrokenRule) string {
 		return fmt.Sprintf("the licence of device %s for title %s was first played %s ago and is not renewed after "+
 			"that; the title can be acquired again when the licence has ended", device, title, ago)
 	case licensedv1.Rule_RULE_DEVICE_TITLES:
-		return fmt.Sprintf("%s on device %s, the limit of plan %s is %d",
+		return fmt.Sprintf("%s on device %s, the limit of plan %s is %s",
 			count(current, "active licence", "active licences"), device, b.GetPlanId(), limit)
 	case licensedv1.Rule_RULE_MONTHLY_LIMIT:
-		return fmt.Sprintf("%s in the last 30 days, the limit of plan %s is %d",
+		return fmt.Sprintf("%s in the last 30 days, the limit of plan %s is %s",
 			count(current, "download", "downloads"), b.GetPlanId(), limit)
 	case licensedv1.Rule_RULE_DEACTIVATION_LIMIT:
-		return fmt.Sprintf("%s in the last 365 days, the limit is %d",
+		return fmt.Sprintf("%s in the last 365 days, the limit is %s",
 			count(current, "device was deactivated", "devices were deactivated"), limit)
 	case licensedv1.Rule_RULE_REMEMBERED_LIMIT:
 		what := count(current, "licence is", "licences are")
 		if b.GetYearlyCounts() != 0 {
 			what = count(current, "download or playback is", "downloads and playbacks are")
 		}
-		return fmt.Sprintf("%s remembered for the customer, the limit is %d", what, limit)
+		return fmt.Sprintf("%s remembered for the customer, the limit is %s", what, limit)
 	case licensedv1.Rule_RULE_NO_LICENSE:
 		return fmt.Sprintf("device %s has no licence for title %s", device, title)
 	case licensedv1.Rule_RULE_RELEASED:
@@ -696,10 +766,38 @@ func reason(e *licensedv1.CommandRefused, b *licensedv1.BrokenRule) string {
 	case licensedv1.Rule_RULE_NO_ALLOWANCES:
 		return fmt.Sprintf("plan %s lends no allowances", b.GetPlanId())
 	case licensedv1.Rule_RULE_ALLOWANCE_LIMIT:
-		return fmt.Sprintf("%s lent, the limit of plan %s is %d",
+		return fmt.Sprintf("%s lent, the limit of plan %s is %s",
 			count(current, "allowance or download is", "allowances or downloads are"), b.GetPlanId(), limit)
 	case licensedv1.Rule_RULE_ALLOWANCE_ENDED:
 		return fmt.Sprintf("title %s is not lent to device %s, or was downloaded or returned already", title, device)
+	case licensedv1.Rule_RULE_UNKNOWN_TITLE:
+		return fmt.Sprintf("title %s is unknown: "+
+			"the catalogue does not list it, and the customer has no licence for it", title)
+	case licensedv1.Rule_RULE_UNKNOWN_STUDIO:
+		return fmt.Sprintf("studio %s is unknown: the policy does not name it, and the customer has no licence of it",
+			e.GetStudioId())
+	case licensedv1.Rule_RULE_UNKNOWN_EXCEPTION:
+		return fmt.Sprintf("the customer has no exception %d, or it does not count any more", e.GetExceptionNumber())
+	case licensedv1.Rule_RULE_NOTHING_TO_FORGIVE:
+		switch {
+		case title == "":
+			return "no such removal of a device counts"
+		case device == "":
+			return fmt.Sprintf("no such download or playback of title %s counts", title)
+		}
+		return fmt.Sprintf("no such download or playback of title %s on device %s counts", title, device)
+	case licensedv1.Rule_RULE_DATE_PASSED:
+		return "the date until which the limit is to hold has passed"
+	case licensedv1.Rule_RULE_EXCEPTION_LIMIT:
+		return fmt.Sprintf("%s, the limit is %s; withdraw one first", count(current, "exception counts",
+			"exceptions count"), limit)
+	case licensedv1.Rule_RULE_MERGE_IS_FINAL:
+		if e.GetCommand() == licensedv1.CommandKind_COMMAND_KIND_GRANT_EXCEPTION {
+			return fmt.Sprintf("device %s was merged into another already, which has its licences; merge that one",
+				device)
+		}
+		return fmt.Sprintf("exception %d merged a device, which cannot be withdrawn; "+
+			"the licences can be moved to another device by another merge", e.GetExceptionNumber())
 	default:
 		return fmt.Sprintf("refused by rule %v", b.GetRule())
 	}

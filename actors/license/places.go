@@ -22,8 +22,10 @@ type places struct {
 	view
 	plan  string
 	limit uint32
-	inUse []bool
-	n     int // devices in use
+	// exception is the one that the limit comes from, nil for the policy.
+	exception *licensedv1.Exception
+	inUse     []bool
+	n         int // devices in use
 	// bound says that the selected devices come first, idle that they keep their places while they are not in use.
 	bound, idle bool
 	// leftovers are the devices in use that are not selected while a selection binds, reserved the selected ones
@@ -34,7 +36,8 @@ type places struct {
 // places looks at the devices. The space is used if it is large enough for all devices.
 func (v view) places(space []bool) places {
 	p := places{view: v}
-	p.plan, p.limit = v.policy.InForce(v.state.plan)
+	plan, b := v.devicesBound()
+	p.plan, p.limit, p.exception = plan, uint32(b.limit), b.exception
 	p.inUse, p.n = v.inUse(space)
 	// A selection of which every device is forgotten binds nobody.
 	for i := range v.state.devices {
@@ -132,9 +135,12 @@ func (v view) deviceLimit(device int) violation {
 	if p.free(device) || p.used(device) && p.stays(device) {
 		return violation{}
 	}
-	// The plan is not taken from p, which would put its space on the heap.
-	plan, _ := v.policy.InForce(v.state.plan)
-	r := violation{rule: licensedv1.Rule_RULE_DEVICE_LIMIT, limit: p.limit, current: uint32(p.n), plan: plan}
+	// Plan and exception are not taken from p, which would put its space on the heap.
+	plan, b := v.devicesBound()
+	r := violation{
+		rule: licensedv1.Rule_RULE_DEVICE_LIMIT, limit: p.limit, current: uint32(p.n), plan: plan,
+		exception: b.exception,
+	}
 	if p.used(device) && p.limit > 0 {
 		r.rule = licensedv1.Rule_RULE_DEVICE_NOT_SELECTED
 	}
@@ -198,11 +204,13 @@ func (v view) mayStay(ids []string) (r refusal) {
 	if uint64(len(ids)) > uint64(p.limit) {
 		r.add(violation{
 			rule: licensedv1.Rule_RULE_DEVICE_LIMIT, limit: p.limit, current: uint32(len(ids)), plan: p.plan,
+			exception: p.exception,
 		})
 	}
 	if p.exceeded() && p.bound && v.state.chosen && !slices.Equal(ids, p.selection()) {
 		r.add(violation{
 			rule: licensedv1.Rule_RULE_SELECTION_MADE, limit: p.limit, current: uint32(p.n), plan: p.plan,
+			exception: p.exception,
 		})
 	}
 	return r
@@ -262,7 +270,7 @@ func (v view) removal(device int) *licensedv1.Removal {
 	if r.Counted {
 		r.Removals++
 	}
-	r.Limit = limitOf(v.policy.Deactivations())
+	r.Limit = limitOf(v.removalsBound().limit)
 	return r
 }
 

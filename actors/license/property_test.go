@@ -2,6 +2,7 @@ package license
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -67,7 +68,7 @@ func pick[T any](rng *rand.Rand, from []T) T { return from[rng.IntN(len(from))] 
 
 func someCommand(rng *rand.Rand) *licensedv1.Command {
 	device, title := pick(rng, someDevices), pick(rng, someTitles)
-	switch rng.IntN(22) {
+	switch rng.IntN(29) {
 	case 0, 1, 2, 3, 4:
 		return acquire(device, title)
 	case 5, 6:
@@ -86,9 +87,62 @@ func someCommand(rng *rand.Rand) *licensedv1.Command {
 			chosen = append(chosen, pick(rng, someDevices))
 		}
 		return selectDevices(chosen...)
-	default:
+	case 20, 21:
 		return changePlan(pick(rng, somePlans))
+	default:
+		return someException(rng, device, title)
 	}
+}
+
+// someException grants or withdraws an exception. Its date is replaced by one from now on.
+func someException(rng *rand.Rand, device, title string) *licensedv1.Command {
+	limit := &licensedv1.OtherLimit{Limit: proto.Uint32(rng.Uint32N(5))}
+	if rng.IntN(8) == 0 {
+		limit.Limit = nil
+	}
+	switch rng.IntN(11) {
+	case 10:
+		limit.Kind = pick(rng, []licensedv1.LimitKind{
+			licensedv1.LimitKind_LIMIT_KIND_MONTHLY, licensedv1.LimitKind_LIMIT_KIND_DEVICE_TITLES,
+		})
+	case 0:
+		limit.Kind, limit.Limit = licensedv1.LimitKind_LIMIT_KIND_DEVICES, proto.Uint32(rng.Uint32N(5))
+	case 1:
+		limit.Kind, limit.StudioId = licensedv1.LimitKind_LIMIT_KIND_STUDIO, pick(rng, []string{"a", "b", "mistyped"})
+	case 2, 3:
+		limit.Kind = licensedv1.LimitKind_LIMIT_KIND_YEARLY
+		limit.TitleId = pick(rng, []string{"", title, "mistyped"})
+		if limit.TitleId == "" {
+			limit.StudioId = pick(rng, []string{"", "a"})
+		}
+	case 4:
+		limit.Kind = licensedv1.LimitKind_LIMIT_KIND_REMOVALS
+	case 5:
+		return forgiveRemoval(time.Time{})
+	case 6:
+		return forgiveUse(&licensedv1.ForgivenUse{
+			TitleId: title, DeviceId: pick(rng, []string{"", device}), Playback: rng.IntN(3) == 0,
+		})
+	case 7:
+		if to := pick(rng, someDevices); to != device {
+			return merge(device, to)
+		}
+		fallthrough
+	default:
+		return withdraw(1 + rng.Uint64N(6))
+	}
+	return grantLimit(time.UnixMilli(rng.Int64N(40*day)), limit)
+}
+
+// dated moves the date of another limit to that time from now, or to now.
+func dated(c *licensedv1.Command, now time.Time) *licensedv1.Command {
+	if g := c.GetGrantException(); g.GetLimit() != nil {
+		if g.UntilMs%7 == 0 {
+			g.UntilMs = 0
+		}
+		g.UntilMs += now.UnixMilli()
+	}
+	return c
 }
 
 // edges are the times at which the rules may start to answer otherwise.
@@ -109,6 +163,9 @@ func edges(s *State) []int64 {
 	}
 	for i := range s.allowances {
 		times = append(times, s.allowances[i].until, s.allowances[i].until+window)
+	}
+	for _, e := range s.exceptions() {
+		times = append(times, millisOf(e.GetUntil()))
 	}
 	return times
 }
@@ -163,7 +220,7 @@ func TestRandomCustomers(t *testing.T) {
 				r.kind.SetPolicy(pick(rng, somePolicies))
 			}
 			r.wait(rng)
-			r.step(books, someCommand(rng))
+			r.step(books, dated(someCommand(rng), r.now))
 			if rng.IntN(8) == 0 {
 				r.checkCustomer()
 			}
@@ -184,7 +241,11 @@ func TestRandomCustomers(t *testing.T) {
 		t.Error("no refusal was remedied")
 	}
 	for n, name := range licensedv1.Rule_name {
-		if rule := licensedv1.Rule(n); rule != licensedv1.Rule_RULE_UNSPECIFIED && seen[rule] == 0 {
+		rule := licensedv1.Rule(n)
+		if rule == licensedv1.Rule_RULE_EXCEPTION_LIMIT { // TestExceptionLimit
+			continue
+		}
+		if rule != licensedv1.Rule_RULE_UNSPECIFIED && seen[rule] == 0 {
 			t.Errorf("%s never refused: the commands are not random enough", name)
 		}
 	}
@@ -205,7 +266,17 @@ func downgrades(t *testing.T, seed int, seen map[licensedv1.Rule]int) int {
 		}
 		device := pick(rng, someDevices)
 		var c *licensedv1.Command
-		switch rng.IntN(14) {
+		switch rng.IntN(16) {
+		case 14:
+			c = dated(grantLimit(time.UnixMilli(rng.Int64N(3*day)), &licensedv1.OtherLimit{
+				Kind: licensedv1.LimitKind_LIMIT_KIND_DEVICES, Limit: proto.Uint32(rng.Uint32N(4)),
+			}), r.now)
+		case 15:
+			if to := pick(rng, someDevices); to != device && rng.IntN(3) == 0 {
+				c = merge(device, to)
+			} else {
+				c = withdraw(1 + rng.Uint64N(12))
+			}
 		case 0, 1, 2, 3:
 			c = acquire(device, pick(rng, []string{"x", "a3"}))
 		case 4, 5, 6:
@@ -279,8 +350,12 @@ func (r *trial) step(books *ledger, c *licensedv1.Command) {
 		return
 	}
 	books.record(d.Events, r.now, p)
+	_, withdraws := c.GetCommand().(*licensedv1.Command_WithdrawException)
 	for name, after := range books.counts(r.now, p, c) {
-		if was := countsBefore[name]; after.n > was.n && after.n > int(after.limit) {
+		if withdraws { // What was forgiven counts again, whatever the limit.
+			break
+		}
+		if was := countsBefore[name]; name != "kept" && after.n > was.n && after.n > int(after.limit) {
 			r.t.Fatalf("%v raised %s from %d to %d, the limit is %d", c, name, was.n, after.n, after.limit)
 		}
 	}
@@ -353,6 +428,9 @@ func (r *trial) checkRefusal(c *licensedv1.Command, refusal *licensedv1.Refusal,
 			r.t.Fatalf("%v at %v: allowed again at %v, and refused then", c, r.now, refusal.NextAllowedAt.AsTime())
 		}
 	}
+	if excepts(c) { // Its refusals name no time.
+		return
+	}
 	for _, edge := range append(edges(s), next, next-1_000_000) {
 		for at := edge - 1; at <= edge+1; at++ {
 			if at > r.now.UnixMilli() && at < min(next, maxTime) && !refused(at) {
@@ -384,7 +462,11 @@ func (r *trial) checkViolation(c *licensedv1.Command, v *licensedv1.RuleViolatio
 	}
 	if name != "" {
 		n := counts[name]
-		if n.n != int(v.Current) || n.limit != v.Limit || n.n < int(n.limit) {
+		kept := 0 // Places may be kept for devices that stay and are not in use.
+		if name == "devices" {
+			kept = counts["kept"].n
+		}
+		if n.n != int(v.Current) || n.limit != v.Limit || n.n+kept < int(n.limit) {
 			r.t.Fatalf("%v at %v: %v, counted %+v", c, r.now, v, n)
 		}
 	}
@@ -505,9 +587,90 @@ type ledger struct {
 	licenses      map[string]*ledgerLicense
 	uses          []ledgerUse
 	deactivations []time.Time
+	exceptions    []*licensedv1.Exception
 	lent          []ledgerUnit
 	before        map[string]tally // a settlement
 	refused       map[licensedv1.Rule]int
+}
+
+// limit returns the limit of a kind that an exception sets, or that of the policy: the last of the narrowest.
+func (b *ledger) limit(
+	now time.Time, kind licensedv1.LimitKind, plan, studio, title string, of uint32,
+) uint32 {
+	for _, narrow := range []func(*licensedv1.OtherLimit) bool{
+		func(l *licensedv1.OtherLimit) bool { return l.TitleId == "" && l.StudioId == "" },
+		func(l *licensedv1.OtherLimit) bool { return l.StudioId != "" && l.StudioId == studio },
+		func(l *licensedv1.OtherLimit) bool { return l.TitleId != "" && l.TitleId == title },
+	} {
+		for _, e := range b.exceptions {
+			l := e.GetLimit()
+			if l == nil || l.Kind != kind || l.PlanId != plan || !narrow(l) || !now.Before(e.Until.AsTime()) {
+				continue
+			}
+			if of = uint32(policy.Unlimited); l.Limit != nil {
+				of = *l.Limit
+			}
+		}
+	}
+	return of
+}
+
+// yearly returns the yearly limit of a title.
+func (b *ledger) yearly(now time.Time, p *policy.Policy, title string) uint32 {
+	t := p.Title(title)
+	return b.limit(now, licensedv1.LimitKind_LIMIT_KIND_YEARLY, "", t.Studio, title, uint32(t.YearlyLimit))
+}
+
+// except applies an exception, or with withdrawn undoes it.
+func (b *ledger) except(e *licensedv1.Exception, withdrawn bool, now time.Time, p *policy.Policy) {
+	if withdrawn {
+		b.exceptions = slices.DeleteFunc(b.exceptions, func(o *licensedv1.Exception) bool {
+			return o.Number == e.Number
+		})
+	} else {
+		b.exceptions = append(b.exceptions, e)
+	}
+	switch k := e.Kind.(type) {
+	case *licensedv1.Exception_Removal:
+		at := k.Removal.RemovedAt.AsTime()
+		if withdrawn {
+			b.deactivations = append(b.deactivations, at)
+			break
+		}
+		i := slices.IndexFunc(b.deactivations, at.Equal)
+		b.deactivations = slices.Delete(b.deactivations, i, i+1)
+	case *licensedv1.Exception_Use:
+		u := ledgerUse{title: k.Use.TitleId, playback: k.Use.Playback, at: k.Use.UsedAt.AsTime()}
+		if withdrawn {
+			b.uses = append(b.uses, u)
+			break
+		}
+		i := slices.IndexFunc(b.uses, func(o ledgerUse) bool {
+			return o.title == u.title && o.playback == u.playback && o.at.Equal(u.at)
+		})
+		b.uses = slices.Delete(b.uses, i, i+1)
+	case *licensedv1.Exception_Merge:
+		b.merge(k.Merge.OldDeviceId, k.Merge.NewDeviceId, now, p)
+	}
+}
+
+// merge moves the licences and the place of a device to another.
+func (b *ledger) merge(from, to string, now time.Time, p *policy.Policy) {
+	for id, l := range maps.Clone(b.licenses) {
+		device, title, _ := strings.Cut(id, "/")
+		if device != from {
+			continue
+		}
+		delete(b.licenses, id)
+		if held := b.licenses[to+"/"+title]; held == nil || l.end(now, p).After(held.end(now, p)) {
+			l.device = to
+			b.licenses[to+"/"+title] = l
+		}
+	}
+	if i := slices.Index(b.staying, from); i >= 0 {
+		b.staying = slices.Clone(b.staying)
+		b.staying[i] = to
+	}
 }
 
 type ledgerLicense struct {
@@ -591,7 +754,8 @@ func (b *ledger) record(events []actors.Event, now time.Time, p *policy.Policy) 
 					l.expires = end
 				}
 			}
-			if p.Counts() != policy.Downloads && p.Title(title).YearlyLimit != policy.Unlimited {
+			if p.Counts() != policy.Downloads && (p.Title(title).YearlyLimit != policy.Unlimited ||
+				b.yearly(now, p, title) != uint32(policy.Unlimited)) {
 				b.uses = append(b.uses, ledgerUse{title: title, playback: true, at: now})
 				l.used = now
 			}
@@ -609,6 +773,10 @@ func (b *ledger) record(events []actors.Event, now time.Time, p *policy.Policy) 
 			b.redeem(e.AggregateID, v)
 		case *licensedv1.AllowanceReturned:
 			b.lent = slices.DeleteFunc(b.lent, func(u ledgerUnit) bool { return u.number == v.Number })
+		case *licensedv1.ExceptionGranted:
+			b.except(v.Exception, false, now, p)
+		case *licensedv1.ExceptionWithdrawn:
+			b.except(v.Exception, true, now, p)
 		case *licensedv1.PlanChanged:
 			days := p.PlanLimits(b.plan).GraceDays
 			if b.grace = (time.Time{}); days != policy.Unlimited && b.inUse(now, p) > int(v.DeviceLimit) {
@@ -708,17 +876,29 @@ func (b *ledger) counts(now time.Time, p *policy.Policy, c *licensedv1.Command) 
 			rememberedUses++
 		}
 	}
-	_, limit := p.InForce(b.plan)
+	kept := 0
+	for _, id := range b.staying {
+		if !devices[id] {
+			kept++
+		}
+	}
+	planID, limit := p.InForce(b.plan)
 	plan := p.PlanLimits(b.plan)
+	limit = b.limit(now, licensedv1.LimitKind_LIMIT_KIND_DEVICES, planID, "", "", limit)
 	return map[string]tally{
 		"remembered":      {remembered, p.Remembered()},
 		"remembered uses": {rememberedUses, p.Remembered() * policy.RememberedUses},
 		"devices":         {len(devices), limit},
-		"studio":          {ofStudio, uint32(p.Studio(studio))},
-		"year":            {uses, uint32(title.YearlyLimit)},
-		"deactivations":   {deactivations, uint32(p.Deactivations())},
-		"device titles":   {onDevice, uint32(plan.TitlesPerDevice)},
-		"month":           {ofMonth, uint32(plan.MonthlyDownloads)},
+		"kept":            {kept, 0},
+		"studio": {ofStudio, b.limit(now, licensedv1.LimitKind_LIMIT_KIND_STUDIO, "", studio, "",
+			uint32(p.Studio(studio)))},
+		"year": {uses, b.yearly(now, p, about.title)},
+		"deactivations": {deactivations, b.limit(now, licensedv1.LimitKind_LIMIT_KIND_REMOVALS, "", "", "",
+			uint32(p.Deactivations()))},
+		"device titles": {onDevice, b.limit(now, licensedv1.LimitKind_LIMIT_KIND_DEVICE_TITLES, planID, "", "",
+			uint32(plan.TitlesPerDevice))},
+		"month": {ofMonth, b.limit(now, licensedv1.LimitKind_LIMIT_KIND_MONTHLY, planID, "", "",
+			uint32(plan.MonthlyDownloads))},
 	}
 }
 

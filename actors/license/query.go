@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/actors"
@@ -76,7 +77,8 @@ func (v view) listLicenses(q *licensedv1.ListLicenses) (*licensedv1.ListLicenses
 // listDevices lists devices by id.
 func (v view) listDevices(q *licensedv1.ListDevices) (*licensedv1.ListDevicesResponse, error) {
 	res := &licensedv1.ListDevicesResponse{}
-	res.PlanId, res.DeviceLimit = v.policy.InForce(v.state.plan)
+	plan, devices := v.devicesBound()
+	res.PlanId, res.DeviceLimit, res.Exceptions = plan, uint32(devices.limit), v.listExceptions()
 	res.PlanChangedAt = optionalTime(v.state.choice.at)
 	for i := range v.state.devices {
 		if v.state.forgottenDevice(i, v.now) {
@@ -94,6 +96,7 @@ func (v view) deviceMessage(i int) *licensedv1.Device {
 	return &licensedv1.Device{
 		DeviceId: d.id, Active: !d.deactivated, ActiveLicenses: v.activeOn(i), Selected: d.selected,
 		LastDownloadAt: optionalTime(d.downloaded), ActivatedAt: optionalTime(d.activation.at),
+		MergedInto: v.merged(d.id),
 	}
 }
 
@@ -151,7 +154,7 @@ func (v view) listDownloads(q *licensedv1.ListDownloads) (*Downloads, error) {
 	if q.GetTitleId() == "" {
 		return out, PageDownloads(res, q)
 	}
-	use := v.yearlyQuota(s.title(q.GetTitleId()), v.policy.Title(q.GetTitleId()).YearlyLimit)
+	use := v.yearlyQuota(s.title(q.GetTitleId()), q.GetTitleId())
 	res.Limit, res.Allowed, res.NextAllowedAt = use.Limit, use.Left == nil || use.GetLeft() > 0, use.NextAt
 	return out, PageDownloads(res, q)
 }
@@ -197,6 +200,15 @@ func DownloadsFromHistory(
 		}
 		out := &licensedv1.Download{}
 		switch v := e.Value.(type) {
+		case *licensedv1.ExceptionGranted:
+			downloads = excepted(downloads, v.GetException())
+			continue
+		case *licensedv1.ExceptionWithdrawn:
+			if u := v.GetException().GetUse(); u != nil && !u.GetUsedAt().AsTime().Before(since) &&
+				(title == "" || title == u.GetTitleId()) {
+				downloads = append(downloads, forgiven(u))
+			}
+			continue
 		case *licensedv1.TitleDownloaded, *licensedv1.AllowanceRedeemed:
 		case *licensedv1.TitlePlayed:
 			if out.Playback = v.GetCounted(); !out.Playback {
@@ -216,4 +228,28 @@ func DownloadsFromHistory(
 	}
 	sortDownloads(downloads)
 	return downloads, nil
+}
+
+// forgiven returns a use that was forgiven.
+func forgiven(u *licensedv1.ForgivenUse) *licensedv1.Download {
+	return &licensedv1.Download{
+		DeviceId: u.GetDeviceId(), TitleId: u.GetTitleId(), At: u.GetUsedAt(), Playback: u.GetPlayback(),
+	}
+}
+
+// excepted applies an exception to a list: one download less if it is forgiven, and those of a device that was merged
+// are the other's.
+func excepted(downloads []*licensedv1.Download, e *licensedv1.Exception) []*licensedv1.Download {
+	if u := e.GetUse(); u != nil {
+		i := slices.IndexFunc(downloads, func(d *licensedv1.Download) bool { return proto.Equal(d, forgiven(u)) })
+		if i >= 0 {
+			downloads = slices.Delete(downloads, i, i+1)
+		}
+	}
+	for _, d := range downloads {
+		if m := e.GetMerge(); m != nil && d.DeviceId == m.GetOldDeviceId() {
+			d.DeviceId = m.GetNewDeviceId()
+		}
+	}
+	return downloads
 }

@@ -43,7 +43,8 @@ func (d *decider) broken(
 ) *licensedv1.BrokenRule {
 	b := &licensedv1.BrokenRule{
 		Rule: r.rule, Limit: r.limit, Current: r.current, PlanId: r.plan, StudioId: r.studio,
-		YearlyCounts: licensedv1.YearlyCounts(r.counts),
+		YearlyCounts: licensedv1.YearlyCounts(r.counts), ExceptionNumber: r.exception.GetNumber(),
+		ExceptionUntilMs: millisOf(r.exception.GetUntil()),
 	}
 	if r.rule == licensedv1.Rule_RULE_SELECTION_MADE {
 		p := d.places(nil)
@@ -104,6 +105,9 @@ func (r refusal) final() bool {
 func (v view) turns(title string, rules ...licensedv1.Rule) (times []int64) {
 	for _, rule := range rules {
 		times = v.appendTurns(times, title, rule)
+	}
+	if v.state.rare != nil {
+		times = append(times, v.exceptionEnds()...)
 	}
 	slices.Sort(times)
 	times = slices.Compact(times)
@@ -252,6 +256,7 @@ func RefusalOf(e *licensedv1.CommandRefused) *licensedv1.Refusal {
 			v.PlanId = b.GetPlanId()
 		}
 		v.StayingDeviceIds, v.Selectable = b.GetStayingDeviceIds(), b.GetSelectable()
+		v.ExceptionNumber, v.ExceptionUntil = b.GetExceptionNumber(), optionalTime(b.GetExceptionUntilMs())
 		if b.GetNextAllowedAtMs() != 0 {
 			v.NextAllowedAt = timestamp(b.GetNextAllowedAtMs())
 		}

@@ -13,6 +13,8 @@ type view struct {
 	now    int64
 	policy *policy.Policy
 	state  *State
+	// ignored has a bit for each exception that is not regarded, by its position in the state.
+	ignored uint64
 }
 
 // at returns the view at another time.
@@ -28,6 +30,8 @@ type violation struct {
 	// plan, studio and counts complete the rules of the device, the studio and the yearly limit.
 	plan, studio string
 	counts       policy.Counts
+	// exception is the one that the limit comes from, nil for the policy.
+	exception *licensedv1.Exception
 }
 
 // ok reports whether the rule says yes.
@@ -107,7 +111,7 @@ func (v view) mayAcquire(t target, newDownload bool) (r refusal) {
 		r.add(v.deviceTitles(t.device))
 		r.add(v.studioLimit(title.Studio))
 	}
-	r.add(v.yearlyLimit(t.title, title.YearlyLimit))
+	r.add(v.yearlyLimit(&t))
 	r.add(v.monthlyLimit())
 	r.add(v.rememberedLimit(t.license < 0))
 	return r
@@ -163,11 +167,10 @@ func (v view) mayPlay(t target) (r refusal) {
 	if !l.active(v.now) {
 		return refusedBy(licensedv1.Rule_RULE_NOT_ACTIVE)
 	}
-	limit := v.policy.Title(t.titleID).YearlyLimit
-	if !v.countsPlays(limit) {
+	if !v.countsPlays(t.titleID) {
 		return nil // one that is not counted is not remembered
 	}
-	r.add(v.yearlyLimit(t.title, limit))
+	r.add(v.yearlyLimit(&t))
 	r.add(v.rememberedLimit(false))
 	return r
 }
@@ -198,35 +201,42 @@ func (v view) activeOn(device int) (n uint32) {
 
 // deviceTitles says whether another licence may be active on a device.
 func (v view) deviceTitles(device int) violation {
-	limit := v.policy.PlanLimits(v.state.plan).TitlesPerDevice
-	if limit == policy.Unlimited {
+	b := v.deviceTitlesBound()
+	if b.limit == policy.Unlimited {
 		return violation{}
 	}
 	n := int(v.activeOn(device)) + len(v.lentTo(device))
-	if !limit.Met(n) {
+	if !b.limit.Met(n) {
 		return violation{}
 	}
-	return v.ofPlan(licensedv1.Rule_RULE_DEVICE_TITLES, limit, n)
+	return v.ofPlan(licensedv1.Rule_RULE_DEVICE_TITLES, b, n)
 }
 
 // monthlyLimit says whether a title may be downloaded once more.
 func (v view) monthlyLimit() violation {
-	limit := v.policy.PlanLimits(v.state.plan).MonthlyDownloads
-	if limit == policy.Unlimited {
+	b := v.monthlyBound()
+	if b.limit == policy.Unlimited {
 		return violation{}
 	}
 	n := 0
 	v.eachDownload(func(int64) { n++ })
-	if !limit.Met(n) {
+	if v.ignored != 0 {
+		v.eachIgnored(func(e *licensedv1.Exception) {
+			if u := e.GetUse(); u != nil && !u.GetPlayback() && millisOf(u.GetUsedAt()) > v.now-month {
+				n++
+			}
+		})
+	}
+	if !b.limit.Met(n) {
 		return violation{}
 	}
-	return v.ofPlan(licensedv1.Rule_RULE_MONTHLY_LIMIT, limit, n)
+	return v.ofPlan(licensedv1.Rule_RULE_MONTHLY_LIMIT, b, n)
 }
 
 // ofPlan returns the violation of a limit of the plan.
-func (v view) ofPlan(rule licensedv1.Rule, limit policy.Limit, n int) violation {
+func (v view) ofPlan(rule licensedv1.Rule, b bound, n int) violation {
 	plan, _ := v.policy.InForce(v.state.plan)
-	return violation{rule: rule, limit: uint32(limit), current: uint32(n), plan: plan}
+	return violation{rule: rule, limit: uint32(b.limit), current: uint32(n), plan: plan, exception: b.exception}
 }
 
 // eachDownload calls fn with the times of the downloads in the month, of whatever title, and the latest time for what
@@ -245,15 +255,25 @@ func (v view) eachDownload(fn func(at int64)) {
 
 // deactivationLimit says whether another device may be deactivated.
 func (v view) deactivationLimit() violation {
-	limit, n := v.policy.Deactivations(), v.deactivations()
-	if !limit.Met(n) {
+	b, n := v.removalsBound(), v.deactivations()
+	if !b.limit.Met(n) {
 		return violation{}
 	}
-	return violation{rule: licensedv1.Rule_RULE_DEACTIVATION_LIMIT, limit: uint32(limit), current: uint32(n)}
+	return violation{
+		rule: licensedv1.Rule_RULE_DEACTIVATION_LIMIT, limit: uint32(b.limit), current: uint32(n),
+		exception: b.exception,
+	}
 }
 
 // deactivations returns the number of those in the window.
 func (v view) deactivations() (n int) {
+	if v.ignored != 0 {
+		v.eachIgnored(func(e *licensedv1.Exception) {
+			if e.GetRemoval() != nil {
+				n++
+			}
+		})
+	}
 	for _, at := range v.state.deactivations {
 		if at > v.now-window {
 			n++
@@ -311,8 +331,8 @@ func (s *State) usedAfter(i, j int) bool {
 
 // studioLimit says whether another licence of the studio may be active.
 func (v view) studioLimit(studio string) violation {
-	limit := v.policy.Studio(studio)
-	if limit == policy.Unlimited {
+	b := v.studioBound(studio)
+	if b.limit == policy.Unlimited {
 		return violation{}
 	}
 	s, n := v.state, len(v.lentOfStudio(studio))
@@ -321,29 +341,39 @@ func (v view) studioLimit(studio string) violation {
 			n++
 		}
 	}
-	if limit.Met(n) {
+	if b.limit.Met(n) {
 		return violation{
-			rule: licensedv1.Rule_RULE_STUDIO_LIMIT, limit: uint32(limit), current: uint32(n), studio: studio,
+			rule: licensedv1.Rule_RULE_STUDIO_LIMIT, limit: uint32(b.limit), current: uint32(n), studio: studio,
+			exception: b.exception,
 		}
 	}
 	return violation{}
 }
 
 // yearlyLimit says whether the title may be used once more.
-func (v view) yearlyLimit(title int, limit policy.Limit) violation {
-	if limit == policy.Unlimited {
+func (v view) yearlyLimit(t *target) violation {
+	b := v.yearlyBound(t.titleID)
+	if b.limit == policy.Unlimited {
 		return violation{}
 	}
 	counts := v.policy.Counts()
-	n := len(v.lentOfTitle(title))
-	v.eachUse(title, func(_ *license, u use) {
+	n := len(v.lentOfTitle(t.title))
+	v.eachUse(t.title, func(_ *license, u use) {
 		if counted(u, counts) {
 			n++
 		}
 	})
-	if limit.Met(n) {
+	if v.ignored != 0 {
+		v.eachIgnored(func(e *licensedv1.Exception) {
+			if u := e.GetUse(); u.GetTitleId() == t.titleID && counted(newUse(0, u.GetPlayback()), counts) {
+				n++
+			}
+		})
+	}
+	if b.limit.Met(n) {
 		return violation{
-			rule: licensedv1.Rule_RULE_YEARLY_LIMIT, limit: uint32(limit), current: uint32(n), counts: counts,
+			rule: licensedv1.Rule_RULE_YEARLY_LIMIT, limit: uint32(b.limit), current: uint32(n), counts: counts,
+			exception: b.exception,
 		}
 	}
 	return violation{}
@@ -429,10 +459,11 @@ func (v view) eachUse(title int, fn func(l *license, u use)) {
 	}
 }
 
-// countsPlays reports whether playbacks of a title with this yearly limit count, by the policy of today: a later one
-// does not change what was recorded.
-func (v view) countsPlays(limit policy.Limit) bool {
-	return v.policy.Counts()&policy.Playbacks != 0 && limit != policy.Unlimited
+// countsPlays reports whether playbacks of a title count, by the policy of today: a later one does not change what was
+// recorded. They count if the policy limits them, also while an exception does not; and if an exception does.
+func (v view) countsPlays(titleID string) bool {
+	return v.policy.Counts()&policy.Playbacks != 0 &&
+		(v.policy.Title(titleID).YearlyLimit != policy.Unlimited || v.yearlyBound(titleID).limit != policy.Unlimited)
 }
 
 // counted reports whether a use counts against yearly limits.

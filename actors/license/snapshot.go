@@ -20,7 +20,7 @@ const (
 
 // mapper returns the event mapper of the state's snapshot.
 func (s *State) mapper() string {
-	if s.grace != 0 || s.lastAllowance != 0 ||
+	if s.grace != 0 || s.lastAllowance != 0 || s.rare != nil ||
 		slices.ContainsFunc(s.licenses, func(l license) bool { return l.playHours > 0 }) {
 		return snapshotMapper
 	}
@@ -49,6 +49,9 @@ func (s *State) encode() []byte {
 	m.PlanChangedAgoMs, m.PlanIssuedAfterMs = s.choice.pack(s.last)
 	if s.grace != 0 {
 		m.GraceUntilAfterMs = proto.Int64(s.grace - s.last)
+	}
+	if s.rare != nil {
+		m.Exceptions, m.ExceptionsGranted = s.rare.exceptions, s.rare.granted
 	}
 	for i := range s.devices {
 		d, to := &s.devices[i], &devices[i]
@@ -163,7 +166,14 @@ func decode(data []byte) (*State, error) {
 		s.deactivations[i] = s.last - ago
 		valid = valid && isTime(s.deactivations[i])
 	}
-	if valid = s.unpackAllowances(m) && valid; !valid {
+	valid = s.unpackAllowances(m) && valid
+	if m.ExceptionsGranted > 0 || len(m.Exceptions) > 0 {
+		s.rare = &rare{exceptions: m.Exceptions, granted: m.ExceptionsGranted}
+	}
+	for _, e := range m.Exceptions {
+		valid = valid && checkException(e) == nil
+	}
+	if !valid {
 		return nil, errMalformed
 	}
 	return s, nil

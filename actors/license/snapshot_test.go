@@ -116,6 +116,12 @@ func dump(s *State) string {
 	if s.grace != 0 {
 		fmt.Fprintf(&b, "grace until %s\n", clock(time.UnixMilli(s.grace)))
 	}
+	if s.rare != nil {
+		fmt.Fprintf(&b, "exceptions granted %d\n", s.rare.granted)
+		for _, e := range s.rare.exceptions {
+			fmt.Fprintf(&b, "exception%s\n", fieldsOf(e))
+		}
+	}
 	for _, at := range s.deactivations {
 		fmt.Fprintf(&b, "deactivation %s\n", clock(time.UnixMilli(at)))
 	}
@@ -366,7 +372,7 @@ func FuzzRestore(f *testing.F) {
 		for _, p := range somePolicies {
 			for _, c := range []*licensedv1.Command{
 				acquire("iphone", "a1"), download("iphone", "a1"), renew("ipad", "a2"), play("ipad", "x"),
-				release("ipad", "x"), deactivate("ipad"), changePlan("one"),
+				release("ipad", "x"), deactivate("ipad"), changePlan("one"), merge("ipad", "iphone"), withdraw(1),
 			} {
 				d := Decide(at, p, s, c)
 				for _, e := range d.Events {

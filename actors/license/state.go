@@ -5,6 +5,7 @@ import (
 
 	"licensed/actors/license/policy"
 	"licensed/internal/planted"
+	"licensed/messages/licensedv1"
 )
 
 // Times of the state are milliseconds since 1970 in UTC.
@@ -43,11 +44,13 @@ type State struct {
 	bound, chosen bool
 	// grace is until when devices that do not stay may renew, 0 if they may not.
 	grace int64
-	// deactivations of devices that counted, in the order of time, at most maxCounted.
+	// deactivations of devices that counted and were not forgiven, in the order of time, at most maxCounted.
 	deactivations []int64
 	// allowances by number, and the highest number that was given to one.
 	allowances    []allowance
 	lastAllowance uint64
+	// rare is nil for a customer who never had an exception.
+	rare *rare
 }
 
 // device is one that was ever used by the customer, until the rules forget it.
@@ -235,6 +238,7 @@ func (s *State) prune(now int64) {
 	if s.grace <= now {
 		s.grace = 0
 	}
+	s.dropExceptions(func(e *licensedv1.Exception) bool { return now >= millisOf(e.GetUntil()) })
 	forgotten := false
 	for i := range s.licenses {
 		l := &s.licenses[i]

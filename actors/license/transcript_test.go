@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/datadriven"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/actors/license/policy"
@@ -30,6 +31,12 @@ import (
 //	lend DEVICE GATEWAY TITLE… [validate-only]
 //	redeem DEVICE TITLE GATEWAY ALLOWANCE [redeemed=TIME]
 //	return DEVICE GATEWAY ALLOWANCE
+//	grant devices|studio|yearly|removals [limit=N] until=TIME [title=TITLE] [studio=STUDIO] [validate-only]
+//	forgive removal [at=TIME] [validate-only]
+//	forgive download|playback TITLE [device=DEVICE] [at=TIME] [validate-only]
+//	merge OLD-DEVICE NEW-DEVICE [validate-only]
+//	withdraw NUMBER [validate-only]
+//	exceptions
 //	licenses [all]
 //	devices
 //	customer [pages]
@@ -65,7 +72,7 @@ func (r *trial) directive(d *datadriven.TestData) string {
 		return "in force"
 	case "at", "after":
 		return r.clock(d)
-	case "licenses", "devices", "downloads", "customer":
+	case "licenses", "devices", "downloads", "customer", "exceptions":
 		return r.ask(d)
 	case "snapshot":
 		r.repack()
@@ -151,6 +158,8 @@ func (r *trial) command(d *datadriven.TestData) string {
 		c = sync(names[0], parseFacts(r.t, d.Input)...)
 	case "select":
 		c = selectDevices(slices.DeleteFunc(names, func(n string) bool { return n == "" || n == "validate-only" })...)
+	case "grant", "forgive", "merge", "withdraw":
+		c = r.exception(d, names)
 	default:
 		r.t.Fatalf("unknown directive %s", d.Cmd)
 	}
@@ -161,6 +170,53 @@ func (r *trial) command(d *datadriven.TestData) string {
 	}
 	decision := r.execute(c)
 	return describe(decision) + reply(r.outcome(c, decision))
+}
+
+// exception reads a command about an exception.
+func (r *trial) exception(d *datadriven.TestData, names []string) *licensedv1.Command {
+	var at time.Time
+	var device string
+	limit := &licensedv1.OtherLimit{Kind: licensedv1.LimitKind(
+		licensedv1.LimitKind_value["LIMIT_KIND_"+strings.ToUpper(names[0])])}
+	for _, arg := range d.CmdArgs {
+		switch arg.Key {
+		case "until", "at":
+			at = parseTime(r.t, arg.Vals[0])
+		case "title":
+			limit.TitleId = arg.Vals[0]
+		case "studio":
+			if len(arg.Vals) > 0 {
+				limit.StudioId = arg.Vals[0]
+			}
+		case "device":
+			device = arg.Vals[0]
+		case "limit":
+			n, err := strconv.ParseUint(arg.Vals[0], 10, 32)
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			limit.Limit = proto.Uint32(uint32(n))
+		}
+	}
+	switch {
+	case d.Cmd == "grant":
+		return grantLimit(at, limit)
+	case d.Cmd == "merge":
+		return merge(names[0], names[1])
+	case d.Cmd == "withdraw":
+		n, err := strconv.ParseUint(names[0], 10, 64)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		return withdraw(n)
+	case names[0] == "removal":
+		return forgiveRemoval(at)
+	}
+	use := &licensedv1.ForgivenUse{TitleId: names[1], DeviceId: device, Playback: names[0] == "playback"}
+	if !at.IsZero() {
+		use.UsedAt = timestamppb.New(at)
+	}
+	return forgiveUse(use)
 }
 
 // times sets the fields of a command that are times, and the number after which facts come.
@@ -209,6 +265,8 @@ func reply(o Outcome) string {
 		return "= superseded; " + strings.TrimPrefix(reply(o), "= ")
 	}
 	switch {
+	case o.Exception != nil:
+		return fmt.Sprintf("= exception %d: %s", o.Exception.Number, o.Exception.Words())
 	case o.Sync != nil:
 		return fmt.Sprintf("= highest number %d, recorded %d, unlicensed %d", o.Sync.HighestNumber, o.Sync.Recorded,
 			o.Sync.Unlicensed)
@@ -286,6 +344,17 @@ func (r *trial) ask(d *datadriven.TestData) string {
 			fmt.Fprintf(&b, "%s: %s, active licences: %d, last download %s%s\n", dev.DeviceId,
 				map[bool]string{true: "active", false: "deactivated"}[dev.Active], dev.ActiveLicenses,
 				clock(dev.LastDownloadAt.AsTime()), map[bool]string{true: ", selected"}[dev.Selected])
+			if dev.MergedInto != "" {
+				fmt.Fprintf(&b, "  merged into %s\n", dev.MergedInto)
+			}
+		}
+	case "exceptions":
+		res := r.query(&licensedv1.Query{Query: &licensedv1.Query_GetCustomer{
+			GetCustomer: &licensedv1.GetCustomer{},
+		}}).(*licensedv1.GetCustomerResponse)
+		for _, e := range res.Exceptions {
+			fmt.Fprintf(&b, "exception %d of %s (%s): %s; until %s\n", e.Number, clock(e.GrantedAt.AsTime()), e.Reason,
+				e.Words(), clock(e.Until.AsTime()))
 		}
 	case "customer":
 		r.describeCustomer(&b, d.HasArg("pages"))

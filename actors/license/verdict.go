@@ -38,6 +38,8 @@ func (x *Explainer) verdict(l *licensedv1.LicenseState) string {
 		fmt.Fprintf(&b, "Device %s never had a licence for title %s.", x.device, x.title)
 	case l == nil && x.acquired == nil:
 		b.WriteString("There is no licence. The events that can be read do not show whether there ever was one.")
+	case l == nil && x.moved != nil:
+		fmt.Fprintf(&b, "There is no licence any more: it moved with its device%s.", x.moved.named())
 	case l == nil:
 		b.WriteString("There is no licence any more: it has been inactive for more than 365 days, " +
 			"and the rules have forgotten it.")

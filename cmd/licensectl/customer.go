@@ -109,7 +109,7 @@ func (p *program) printCustomer(r *licensedv1.GetCustomerResponse) error {
 		fmt.Fprintf(p.stdout, "The plan is exceeded: until %s UTC, devices that do not stay may renew; "+
 			"their licences end then.\n", clock(r.GraceUntil))
 	}
-	return p.printParts(devices, licenses, titles, studios)
+	return p.printParts(devices, licenses, titles, studios, p.exceptionTable(r.Exceptions))
 }
 
 // expiryOf returns when a licence expires, and what its first playback has to do with it.

@@ -31,6 +31,7 @@ func (p *program) devicesCommand() *cobra.Command {
 			return p.printJSON(&licensedv1.ListDevicesResponse{
 				Devices: res.Devices, DeviceLimit: res.DevicesInUse.GetLimit(), PlanId: res.PlanId,
 				PlanChangedAt: res.PlanChangedAt, Sequence: res.Sequence, Stale: res.Stale,
+				Exceptions: res.Exceptions,
 			})
 		}
 		p.printStale(res.Stale)
@@ -43,7 +44,10 @@ func (p *program) devicesCommand() *cobra.Command {
 		}
 		_, err = fmt.Fprintf(p.stdout, "%s in use, plan %s allows %d\n",
 			terminal.Count(res.DevicesInUse.GetUsed(), "device", "devices"), res.PlanId, res.DevicesInUse.GetLimit())
-		return err
+		if err != nil {
+			return err
+		}
+		return p.printParts(p.exceptionTable(res.Exceptions))
 	}
 	return p.customerCommand(c)
 }
@@ -52,8 +56,11 @@ func (p *program) devicesCommand() *cobra.Command {
 func deviceState(d interface {
 	GetActive() bool
 	GetSelected() bool
+	GetMergedInto() string
 }) string {
 	switch {
+	case d.GetMergedInto() != "":
+		return "merged into " + d.GetMergedInto()
 	case !d.GetActive():
 		return "deactivated"
 	case d.GetSelected():

@@ -158,7 +158,8 @@ func (p *program) rootCommand() *cobra.Command {
 		}
 	}
 	add("commands", p.acquireCommand(), p.renewCommand(), p.releaseCommand(), p.playCommand(),
-		p.syncCommand(), p.deactivateCommand(), p.planCommand(), p.selectCommand())
+		p.syncCommand(), p.deactivateCommand(), p.planCommand(), p.selectCommand(),
+		p.exceptionCommand())
 	add("holds", p.customerVerb(), p.licensesCommand(), p.devicesCommand(), p.downloadsCommand())
 	add("past", p.eventsCommand(), p.stateCommand(), p.diffCommand(), p.whyCommand(), p.tryCommand())
 	add("care", p.verifyCommand(), p.exportCommand(), p.importCommand(), p.archiveCommand(), p.passivateCommand(),

@@ -102,7 +102,8 @@ func (p *program) printState(res *licensedv1.GetStateResponse) error {
 		plan, s.DevicesInUse, terminal.Count(s.DeviceLimit, "device", "devices"),
 		terminal.Count(s.ActiveLicenses, "active licence", "active licences"),
 		terminal.Count(s.Deactivations, "deactivation", "deactivations"))
-	return p.printParts(p.licenceTable(s), p.deviceTable(s), p.titleTable(s), p.studioTable(s))
+	return p.printParts(p.licenceTable(s), p.deviceTable(s), p.titleTable(s), p.studioTable(s),
+		p.exceptionTable(s.Exceptions))
 }
 
 // printParts prints the tables that are not empty, each below an empty line.

@@ -140,6 +140,8 @@ func (p *program) printTry(customer string, res *licensedv1.TryAtResponse) error
 	switch {
 	case res.Refusal != nil:
 		fmt.Fprintf(p.stdout, "would be refused by %s\n", refusalWords(res.Refusal))
+	case res.Exception != nil:
+		fmt.Fprintf(p.stdout, "would be accepted: exception %d, %s\n", res.Exception.Number, res.Exception.Words())
 	case res.License != nil:
 		fmt.Fprintln(p.stdout, licenceWords("would be accepted", res.License))
 	case res.PlanId != "":

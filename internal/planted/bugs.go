@@ -24,6 +24,8 @@ const (
 	byFactSeeds      = "test/sim.TestFactSeeds"
 	byCustomers      = "actors/license.TestRandomCustomers"
 	byFallback       = "gateway/fallback.TestSeeds"
+	// the rules, against an independent reading of the history
+	byRandomCustomers = "actors/license.TestRandomCustomers"
 	// none of its bugs endangers the promise: nobody serves customers, or a node that nobody reaches
 	byReachSeeds = "test/sim.TestReachSeeds"
 )
@@ -112,6 +114,9 @@ const (
 	MonthByRecording
 	LetTitleRun
 	RenewBeyondGrace
+	ExceptionForEver
+	MergeLosesUses
+	MergeForgetsNumbers
 	RefuseWithoutRecord
 	DecideWithdrawn
 	WithdrawDecided
@@ -309,8 +314,19 @@ var Bugs = [count]Info{
 		Rule: "policy", Name: "count a late download when it is recorded",
 		Check: "actors/license.TestLateDownloadsOfMonth",
 	},
-	LetTitleRun:         {Rule: "policy", Name: "let licences run beyond the end of their title", Check: byCustomers},
-	RenewBeyondGrace:    {Rule: "policy", Name: "let a renewal outlast the grace of a plan", Check: byCustomers},
+	LetTitleRun:      {Rule: "policy", Name: "let licences run beyond the end of their title", Check: byCustomers},
+	RenewBeyondGrace: {Rule: "policy", Name: "let a renewal outlast the grace of a plan", Check: byCustomers},
+	ExceptionForEver: {
+		Rule: "exceptions", Name: "count an exception after its date", Check: byRandomCustomers,
+	},
+	MergeLosesUses: {
+		Rule: "exceptions", Name: "lose the downloads and playbacks of a device that is merged",
+		Check: byRandomCustomers,
+	},
+	MergeForgetsNumbers: {
+		Rule: "exceptions", Name: "forget the numbers of the facts of a device that is merged",
+		Check: "actors/license.TestFactsOfMerged",
+	},
 	RefuseWithoutRecord: {Rule: "outcome", Name: "refuse without a record", Check: bySeeds},
 	DecideWithdrawn:     {Rule: "outcome", Name: "decide a request that was withdrawn", Check: bySeeds},
 	WithdrawDecided:     {Rule: "outcome", Name: "withdraw a request that was decided", Check: bySeeds},

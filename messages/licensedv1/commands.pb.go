@@ -38,6 +38,8 @@ type Command struct {
 	//	*Command_ChangePlan
 	//	*Command_SyncDevice
 	//	*Command_SelectDevices
+	//	*Command_GrantException
+	//	*Command_WithdrawException
 	//	*Command_LendAllowance
 	//	*Command_ReturnAllowance
 	Command isCommand_Command `protobuf_oneof:"command"`
@@ -156,6 +158,24 @@ func (x *Command) GetSelectDevices() *SelectDevices {
 	return nil
 }
 
+func (x *Command) GetGrantException() *GrantException {
+	if x != nil {
+		if x, ok := x.Command.(*Command_GrantException); ok {
+			return x.GrantException
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetWithdrawException() *WithdrawException {
+	if x != nil {
+		if x, ok := x.Command.(*Command_WithdrawException); ok {
+			return x.WithdrawException
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetLendAllowance() *LendAllowance {
 	if x != nil {
 		if x, ok := x.Command.(*Command_LendAllowance); ok {
@@ -217,6 +237,14 @@ type Command_SelectDevices struct {
 	SelectDevices *SelectDevices `protobuf:"bytes,8,opt,name=select_devices,json=selectDevices,proto3,oneof"`
 }
 
+type Command_GrantException struct {
+	GrantException *GrantException `protobuf:"bytes,18,opt,name=grant_exception,json=grantException,proto3,oneof"`
+}
+
+type Command_WithdrawException struct {
+	WithdrawException *WithdrawException `protobuf:"bytes,19,opt,name=withdraw_exception,json=withdrawException,proto3,oneof"`
+}
+
 type Command_LendAllowance struct {
 	LendAllowance *LendAllowance `protobuf:"bytes,38,opt,name=lend_allowance,json=lendAllowance,proto3,oneof"`
 }
@@ -240,6 +268,10 @@ func (*Command_ChangePlan) isCommand_Command() {}
 func (*Command_SyncDevice) isCommand_Command() {}
 
 func (*Command_SelectDevices) isCommand_Command() {}
+
+func (*Command_GrantException) isCommand_Command() {}
+
+func (*Command_WithdrawException) isCommand_Command() {}
 
 func (*Command_LendAllowance) isCommand_Command() {}
 
@@ -877,6 +909,189 @@ func (x *ReturnAllowance) GetGatewayId() string {
 	return ""
 }
 
+// GrantException has the fields of GrantExceptionRequest.
+type GrantException struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Reason  string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	UntilMs int64                  `protobuf:"varint,2,opt,name=until_ms,json=untilMs,proto3" json:"until_ms,omitempty"`
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*GrantException_Limit
+	//	*GrantException_Removal
+	//	*GrantException_Use
+	//	*GrantException_Merge
+	Kind          isGrantException_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GrantException) Reset() {
+	*x = GrantException{}
+	mi := &file_licensed_v1_commands_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GrantException) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GrantException) ProtoMessage() {}
+
+func (x *GrantException) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_commands_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GrantException.ProtoReflect.Descriptor instead.
+func (*GrantException) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *GrantException) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *GrantException) GetUntilMs() int64 {
+	if x != nil {
+		return x.UntilMs
+	}
+	return 0
+}
+
+func (x *GrantException) GetKind() isGrantException_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *GrantException) GetLimit() *OtherLimit {
+	if x != nil {
+		if x, ok := x.Kind.(*GrantException_Limit); ok {
+			return x.Limit
+		}
+	}
+	return nil
+}
+
+func (x *GrantException) GetRemoval() *ForgivenRemoval {
+	if x != nil {
+		if x, ok := x.Kind.(*GrantException_Removal); ok {
+			return x.Removal
+		}
+	}
+	return nil
+}
+
+func (x *GrantException) GetUse() *ForgivenUse {
+	if x != nil {
+		if x, ok := x.Kind.(*GrantException_Use); ok {
+			return x.Use
+		}
+	}
+	return nil
+}
+
+func (x *GrantException) GetMerge() *MergedDevice {
+	if x != nil {
+		if x, ok := x.Kind.(*GrantException_Merge); ok {
+			return x.Merge
+		}
+	}
+	return nil
+}
+
+type isGrantException_Kind interface {
+	isGrantException_Kind()
+}
+
+type GrantException_Limit struct {
+	Limit *OtherLimit `protobuf:"bytes,3,opt,name=limit,proto3,oneof"`
+}
+
+type GrantException_Removal struct {
+	Removal *ForgivenRemoval `protobuf:"bytes,4,opt,name=removal,proto3,oneof"`
+}
+
+type GrantException_Use struct {
+	Use *ForgivenUse `protobuf:"bytes,5,opt,name=use,proto3,oneof"`
+}
+
+type GrantException_Merge struct {
+	Merge *MergedDevice `protobuf:"bytes,6,opt,name=merge,proto3,oneof"`
+}
+
+func (*GrantException_Limit) isGrantException_Kind() {}
+
+func (*GrantException_Removal) isGrantException_Kind() {}
+
+func (*GrantException_Use) isGrantException_Kind() {}
+
+func (*GrantException_Merge) isGrantException_Kind() {}
+
+type WithdrawException struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	Number        uint64                 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WithdrawException) Reset() {
+	*x = WithdrawException{}
+	mi := &file_licensed_v1_commands_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WithdrawException) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WithdrawException) ProtoMessage() {}
+
+func (x *WithdrawException) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_commands_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WithdrawException.ProtoReflect.Descriptor instead.
+func (*WithdrawException) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *WithdrawException) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *WithdrawException) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
 // Query is one question to a customer's aggregate.
 type Query struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -894,7 +1109,7 @@ type Query struct {
 
 func (x *Query) Reset() {
 	*x = Query{}
-	mi := &file_licensed_v1_commands_proto_msgTypes[11]
+	mi := &file_licensed_v1_commands_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -906,7 +1121,7 @@ func (x *Query) String() string {
 func (*Query) ProtoMessage() {}
 
 func (x *Query) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_commands_proto_msgTypes[11]
+	mi := &file_licensed_v1_commands_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -919,7 +1134,7 @@ func (x *Query) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Query.ProtoReflect.Descriptor instead.
 func (*Query) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{11}
+	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Query) GetQuery() isQuery_Query {
@@ -1020,7 +1235,7 @@ type ListLicenses struct {
 
 func (x *ListLicenses) Reset() {
 	*x = ListLicenses{}
-	mi := &file_licensed_v1_commands_proto_msgTypes[12]
+	mi := &file_licensed_v1_commands_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1032,7 +1247,7 @@ func (x *ListLicenses) String() string {
 func (*ListLicenses) ProtoMessage() {}
 
 func (x *ListLicenses) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_commands_proto_msgTypes[12]
+	mi := &file_licensed_v1_commands_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1045,7 +1260,7 @@ func (x *ListLicenses) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLicenses.ProtoReflect.Descriptor instead.
 func (*ListLicenses) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{12}
+	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListLicenses) GetIncludeInactive() bool {
@@ -1081,7 +1296,7 @@ type ListDownloads struct {
 
 func (x *ListDownloads) Reset() {
 	*x = ListDownloads{}
-	mi := &file_licensed_v1_commands_proto_msgTypes[13]
+	mi := &file_licensed_v1_commands_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1093,7 +1308,7 @@ func (x *ListDownloads) String() string {
 func (*ListDownloads) ProtoMessage() {}
 
 func (x *ListDownloads) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_commands_proto_msgTypes[13]
+	mi := &file_licensed_v1_commands_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1106,7 +1321,7 @@ func (x *ListDownloads) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDownloads.ProtoReflect.Descriptor instead.
 func (*ListDownloads) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{13}
+	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListDownloads) GetTitleId() string {
@@ -1147,7 +1362,7 @@ type ListDevices struct {
 
 func (x *ListDevices) Reset() {
 	*x = ListDevices{}
-	mi := &file_licensed_v1_commands_proto_msgTypes[14]
+	mi := &file_licensed_v1_commands_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1159,7 +1374,7 @@ func (x *ListDevices) String() string {
 func (*ListDevices) ProtoMessage() {}
 
 func (x *ListDevices) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_commands_proto_msgTypes[14]
+	mi := &file_licensed_v1_commands_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1172,7 +1387,7 @@ func (x *ListDevices) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDevices.ProtoReflect.Descriptor instead.
 func (*ListDevices) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{14}
+	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListDevices) GetPageSize() uint32 {
@@ -1200,7 +1415,7 @@ type GetCustomer struct {
 
 func (x *GetCustomer) Reset() {
 	*x = GetCustomer{}
-	mi := &file_licensed_v1_commands_proto_msgTypes[15]
+	mi := &file_licensed_v1_commands_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1212,7 +1427,7 @@ func (x *GetCustomer) String() string {
 func (*GetCustomer) ProtoMessage() {}
 
 func (x *GetCustomer) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_commands_proto_msgTypes[15]
+	mi := &file_licensed_v1_commands_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1225,7 +1440,7 @@ func (x *GetCustomer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCustomer.ProtoReflect.Descriptor instead.
 func (*GetCustomer) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{15}
+	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetCustomer) GetPageSize() uint32 {
@@ -1251,7 +1466,7 @@ type DescribeState struct {
 
 func (x *DescribeState) Reset() {
 	*x = DescribeState{}
-	mi := &file_licensed_v1_commands_proto_msgTypes[16]
+	mi := &file_licensed_v1_commands_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1263,7 +1478,7 @@ func (x *DescribeState) String() string {
 func (*DescribeState) ProtoMessage() {}
 
 func (x *DescribeState) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_commands_proto_msgTypes[16]
+	mi := &file_licensed_v1_commands_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1276,7 +1491,7 @@ func (x *DescribeState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeState.ProtoReflect.Descriptor instead.
 func (*DescribeState) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{16}
+	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{18}
 }
 
 type SyncDevice_Fact struct {
@@ -1292,7 +1507,7 @@ type SyncDevice_Fact struct {
 
 func (x *SyncDevice_Fact) Reset() {
 	*x = SyncDevice_Fact{}
-	mi := &file_licensed_v1_commands_proto_msgTypes[17]
+	mi := &file_licensed_v1_commands_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1304,7 +1519,7 @@ func (x *SyncDevice_Fact) String() string {
 func (*SyncDevice_Fact) ProtoMessage() {}
 
 func (x *SyncDevice_Fact) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_commands_proto_msgTypes[17]
+	mi := &file_licensed_v1_commands_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1352,7 +1567,7 @@ var File_licensed_v1_commands_proto protoreflect.FileDescriptor
 
 const file_licensed_v1_commands_proto_rawDesc = "" +
 	"\n" +
-	"\x1alicensed/v1/commands.proto\x12\vlicensed.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!licensed/v1/license_service.proto\"\xeb\x05\n" +
+	"\x1alicensed/v1/commands.proto\x12\vlicensed.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!licensed/v1/license_service.proto\"\x84\a\n" +
 	"\aCommand\x12F\n" +
 	"\x0facquire_license\x18\x01 \x01(\v2\x1b.licensed.v1.AcquireLicenseH\x00R\x0eacquireLicense\x12@\n" +
 	"\rrenew_license\x18\x02 \x01(\v2\x19.licensed.v1.RenewLicenseH\x00R\frenewLicense\x12F\n" +
@@ -1363,7 +1578,9 @@ const file_licensed_v1_commands_proto_rawDesc = "" +
 	"changePlan\x12:\n" +
 	"\vsync_device\x18\a \x01(\v2\x17.licensed.v1.SyncDeviceH\x00R\n" +
 	"syncDevice\x12C\n" +
-	"\x0eselect_devices\x18\b \x01(\v2\x1a.licensed.v1.SelectDevicesH\x00R\rselectDevices\x12C\n" +
+	"\x0eselect_devices\x18\b \x01(\v2\x1a.licensed.v1.SelectDevicesH\x00R\rselectDevices\x12F\n" +
+	"\x0fgrant_exception\x18\x12 \x01(\v2\x1b.licensed.v1.GrantExceptionH\x00R\x0egrantException\x12O\n" +
+	"\x12withdraw_exception\x18\x13 \x01(\v2\x1e.licensed.v1.WithdrawExceptionH\x00R\x11withdrawException\x12C\n" +
 	"\x0elend_allowance\x18& \x01(\v2\x1a.licensed.v1.LendAllowanceH\x00R\rlendAllowance\x12I\n" +
 	"\x10return_allowance\x18' \x01(\v2\x1c.licensed.v1.ReturnAllowanceH\x00R\x0freturnAllowance\x12 \n" +
 	"\fissued_at_ms\x18\x1e \x01(\x03R\n" +
@@ -1425,7 +1642,18 @@ const file_licensed_v1_commands_proto_rawDesc = "" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x1d\n" +
 	"\n" +
-	"gateway_id\x18\x03 \x01(\tR\tgatewayId\"\xda\x02\n" +
+	"gateway_id\x18\x03 \x01(\tR\tgatewayId\"\x97\x02\n" +
+	"\x0eGrantException\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x19\n" +
+	"\buntil_ms\x18\x02 \x01(\x03R\auntilMs\x12/\n" +
+	"\x05limit\x18\x03 \x01(\v2\x17.licensed.v1.OtherLimitH\x00R\x05limit\x128\n" +
+	"\aremoval\x18\x04 \x01(\v2\x1c.licensed.v1.ForgivenRemovalH\x00R\aremoval\x12,\n" +
+	"\x03use\x18\x05 \x01(\v2\x18.licensed.v1.ForgivenUseH\x00R\x03use\x121\n" +
+	"\x05merge\x18\x06 \x01(\v2\x19.licensed.v1.MergedDeviceH\x00R\x05mergeB\x06\n" +
+	"\x04kind\"C\n" +
+	"\x11WithdrawException\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number\"\xda\x02\n" +
 	"\x05Query\x12@\n" +
 	"\rlist_licenses\x18\x01 \x01(\v2\x19.licensed.v1.ListLicensesH\x00R\flistLicenses\x12C\n" +
 	"\x0elist_downloads\x18\x02 \x01(\v2\x1a.licensed.v1.ListDownloadsH\x00R\rlistDownloads\x12=\n" +
@@ -1467,7 +1695,7 @@ func file_licensed_v1_commands_proto_rawDescGZIP() []byte {
 	return file_licensed_v1_commands_proto_rawDescData
 }
 
-var file_licensed_v1_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_licensed_v1_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_licensed_v1_commands_proto_goTypes = []any{
 	(*Command)(nil),               // 0: licensed.v1.Command
 	(*AcquireLicense)(nil),        // 1: licensed.v1.AcquireLicense
@@ -1480,15 +1708,21 @@ var file_licensed_v1_commands_proto_goTypes = []any{
 	(*SelectDevices)(nil),         // 8: licensed.v1.SelectDevices
 	(*LendAllowance)(nil),         // 9: licensed.v1.LendAllowance
 	(*ReturnAllowance)(nil),       // 10: licensed.v1.ReturnAllowance
-	(*Query)(nil),                 // 11: licensed.v1.Query
-	(*ListLicenses)(nil),          // 12: licensed.v1.ListLicenses
-	(*ListDownloads)(nil),         // 13: licensed.v1.ListDownloads
-	(*ListDevices)(nil),           // 14: licensed.v1.ListDevices
-	(*GetCustomer)(nil),           // 15: licensed.v1.GetCustomer
-	(*DescribeState)(nil),         // 16: licensed.v1.DescribeState
-	(*SyncDevice_Fact)(nil),       // 17: licensed.v1.SyncDevice.Fact
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
-	(FactKind)(0),                 // 19: licensed.v1.FactKind
+	(*GrantException)(nil),        // 11: licensed.v1.GrantException
+	(*WithdrawException)(nil),     // 12: licensed.v1.WithdrawException
+	(*Query)(nil),                 // 13: licensed.v1.Query
+	(*ListLicenses)(nil),          // 14: licensed.v1.ListLicenses
+	(*ListDownloads)(nil),         // 15: licensed.v1.ListDownloads
+	(*ListDevices)(nil),           // 16: licensed.v1.ListDevices
+	(*GetCustomer)(nil),           // 17: licensed.v1.GetCustomer
+	(*DescribeState)(nil),         // 18: licensed.v1.DescribeState
+	(*SyncDevice_Fact)(nil),       // 19: licensed.v1.SyncDevice.Fact
+	(*OtherLimit)(nil),            // 20: licensed.v1.OtherLimit
+	(*ForgivenRemoval)(nil),       // 21: licensed.v1.ForgivenRemoval
+	(*ForgivenUse)(nil),           // 22: licensed.v1.ForgivenUse
+	(*MergedDevice)(nil),          // 23: licensed.v1.MergedDevice
+	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
+	(FactKind)(0),                 // 25: licensed.v1.FactKind
 }
 var file_licensed_v1_commands_proto_depIdxs = []int32{
 	1,  // 0: licensed.v1.Command.acquire_license:type_name -> licensed.v1.AcquireLicense
@@ -1499,21 +1733,27 @@ var file_licensed_v1_commands_proto_depIdxs = []int32{
 	6,  // 5: licensed.v1.Command.change_plan:type_name -> licensed.v1.ChangePlan
 	7,  // 6: licensed.v1.Command.sync_device:type_name -> licensed.v1.SyncDevice
 	8,  // 7: licensed.v1.Command.select_devices:type_name -> licensed.v1.SelectDevices
-	9,  // 8: licensed.v1.Command.lend_allowance:type_name -> licensed.v1.LendAllowance
-	10, // 9: licensed.v1.Command.return_allowance:type_name -> licensed.v1.ReturnAllowance
-	17, // 10: licensed.v1.SyncDevice.facts:type_name -> licensed.v1.SyncDevice.Fact
-	12, // 11: licensed.v1.Query.list_licenses:type_name -> licensed.v1.ListLicenses
-	13, // 12: licensed.v1.Query.list_downloads:type_name -> licensed.v1.ListDownloads
-	14, // 13: licensed.v1.Query.list_devices:type_name -> licensed.v1.ListDevices
-	16, // 14: licensed.v1.Query.describe_state:type_name -> licensed.v1.DescribeState
-	15, // 15: licensed.v1.Query.get_customer:type_name -> licensed.v1.GetCustomer
-	18, // 16: licensed.v1.ListDownloads.since:type_name -> google.protobuf.Timestamp
-	19, // 17: licensed.v1.SyncDevice.Fact.kind:type_name -> licensed.v1.FactKind
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	11, // 8: licensed.v1.Command.grant_exception:type_name -> licensed.v1.GrantException
+	12, // 9: licensed.v1.Command.withdraw_exception:type_name -> licensed.v1.WithdrawException
+	9,  // 10: licensed.v1.Command.lend_allowance:type_name -> licensed.v1.LendAllowance
+	10, // 11: licensed.v1.Command.return_allowance:type_name -> licensed.v1.ReturnAllowance
+	19, // 12: licensed.v1.SyncDevice.facts:type_name -> licensed.v1.SyncDevice.Fact
+	20, // 13: licensed.v1.GrantException.limit:type_name -> licensed.v1.OtherLimit
+	21, // 14: licensed.v1.GrantException.removal:type_name -> licensed.v1.ForgivenRemoval
+	22, // 15: licensed.v1.GrantException.use:type_name -> licensed.v1.ForgivenUse
+	23, // 16: licensed.v1.GrantException.merge:type_name -> licensed.v1.MergedDevice
+	14, // 17: licensed.v1.Query.list_licenses:type_name -> licensed.v1.ListLicenses
+	15, // 18: licensed.v1.Query.list_downloads:type_name -> licensed.v1.ListDownloads
+	16, // 19: licensed.v1.Query.list_devices:type_name -> licensed.v1.ListDevices
+	18, // 20: licensed.v1.Query.describe_state:type_name -> licensed.v1.DescribeState
+	17, // 21: licensed.v1.Query.get_customer:type_name -> licensed.v1.GetCustomer
+	24, // 22: licensed.v1.ListDownloads.since:type_name -> google.protobuf.Timestamp
+	25, // 23: licensed.v1.SyncDevice.Fact.kind:type_name -> licensed.v1.FactKind
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_commands_proto_init() }
@@ -1531,10 +1771,18 @@ func file_licensed_v1_commands_proto_init() {
 		(*Command_ChangePlan)(nil),
 		(*Command_SyncDevice)(nil),
 		(*Command_SelectDevices)(nil),
+		(*Command_GrantException)(nil),
+		(*Command_WithdrawException)(nil),
 		(*Command_LendAllowance)(nil),
 		(*Command_ReturnAllowance)(nil),
 	}
 	file_licensed_v1_commands_proto_msgTypes[11].OneofWrappers = []any{
+		(*GrantException_Limit)(nil),
+		(*GrantException_Removal)(nil),
+		(*GrantException_Use)(nil),
+		(*GrantException_Merge)(nil),
+	}
+	file_licensed_v1_commands_proto_msgTypes[13].OneofWrappers = []any{
 		(*Query_ListLicenses)(nil),
 		(*Query_ListDownloads)(nil),
 		(*Query_ListDevices)(nil),
@@ -1547,7 +1795,7 @@ func file_licensed_v1_commands_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_v1_commands_proto_rawDesc), len(file_licensed_v1_commands_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -145,17 +145,19 @@ func (FactVerdict) EnumDescriptor() ([]byte, []int) {
 type CommandKind int32
 
 const (
-	CommandKind_COMMAND_KIND_UNSPECIFIED       CommandKind = 0
-	CommandKind_COMMAND_KIND_ACQUIRE_LICENSE   CommandKind = 1
-	CommandKind_COMMAND_KIND_RENEW_LICENSE     CommandKind = 2
-	CommandKind_COMMAND_KIND_RELEASE_LICENSE   CommandKind = 3
-	CommandKind_COMMAND_KIND_RECORD_PLAYBACK   CommandKind = 4
-	CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE CommandKind = 5
-	CommandKind_COMMAND_KIND_CHANGE_PLAN       CommandKind = 6
-	CommandKind_COMMAND_KIND_SYNC_DEVICE       CommandKind = 7
-	CommandKind_COMMAND_KIND_SELECT_DEVICES    CommandKind = 8
-	CommandKind_COMMAND_KIND_LEND_ALLOWANCE    CommandKind = 38
-	CommandKind_COMMAND_KIND_RETURN_ALLOWANCE  CommandKind = 39
+	CommandKind_COMMAND_KIND_UNSPECIFIED        CommandKind = 0
+	CommandKind_COMMAND_KIND_ACQUIRE_LICENSE    CommandKind = 1
+	CommandKind_COMMAND_KIND_RENEW_LICENSE      CommandKind = 2
+	CommandKind_COMMAND_KIND_RELEASE_LICENSE    CommandKind = 3
+	CommandKind_COMMAND_KIND_RECORD_PLAYBACK    CommandKind = 4
+	CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE  CommandKind = 5
+	CommandKind_COMMAND_KIND_CHANGE_PLAN        CommandKind = 6
+	CommandKind_COMMAND_KIND_SYNC_DEVICE        CommandKind = 7
+	CommandKind_COMMAND_KIND_SELECT_DEVICES     CommandKind = 8
+	CommandKind_COMMAND_KIND_LEND_ALLOWANCE     CommandKind = 38
+	CommandKind_COMMAND_KIND_RETURN_ALLOWANCE   CommandKind = 39
+	CommandKind_COMMAND_KIND_GRANT_EXCEPTION    CommandKind = 18
+	CommandKind_COMMAND_KIND_WITHDRAW_EXCEPTION CommandKind = 19
 )
 
 // Enum value maps for CommandKind.
@@ -172,19 +174,23 @@ var (
 		8:  "COMMAND_KIND_SELECT_DEVICES",
 		38: "COMMAND_KIND_LEND_ALLOWANCE",
 		39: "COMMAND_KIND_RETURN_ALLOWANCE",
+		18: "COMMAND_KIND_GRANT_EXCEPTION",
+		19: "COMMAND_KIND_WITHDRAW_EXCEPTION",
 	}
 	CommandKind_value = map[string]int32{
-		"COMMAND_KIND_UNSPECIFIED":       0,
-		"COMMAND_KIND_ACQUIRE_LICENSE":   1,
-		"COMMAND_KIND_RENEW_LICENSE":     2,
-		"COMMAND_KIND_RELEASE_LICENSE":   3,
-		"COMMAND_KIND_RECORD_PLAYBACK":   4,
-		"COMMAND_KIND_DEACTIVATE_DEVICE": 5,
-		"COMMAND_KIND_CHANGE_PLAN":       6,
-		"COMMAND_KIND_SYNC_DEVICE":       7,
-		"COMMAND_KIND_SELECT_DEVICES":    8,
-		"COMMAND_KIND_LEND_ALLOWANCE":    38,
-		"COMMAND_KIND_RETURN_ALLOWANCE":  39,
+		"COMMAND_KIND_UNSPECIFIED":        0,
+		"COMMAND_KIND_ACQUIRE_LICENSE":    1,
+		"COMMAND_KIND_RENEW_LICENSE":      2,
+		"COMMAND_KIND_RELEASE_LICENSE":    3,
+		"COMMAND_KIND_RECORD_PLAYBACK":    4,
+		"COMMAND_KIND_DEACTIVATE_DEVICE":  5,
+		"COMMAND_KIND_CHANGE_PLAN":        6,
+		"COMMAND_KIND_SYNC_DEVICE":        7,
+		"COMMAND_KIND_SELECT_DEVICES":     8,
+		"COMMAND_KIND_LEND_ALLOWANCE":     38,
+		"COMMAND_KIND_RETURN_ALLOWANCE":   39,
+		"COMMAND_KIND_GRANT_EXCEPTION":    18,
+		"COMMAND_KIND_WITHDRAW_EXCEPTION": 19,
 	}
 )
 
@@ -403,7 +409,9 @@ type LicenseAcquired struct {
 	// When the client issued the command; 0 if the client did not say.
 	IssuedAtMs int64 `protobuf:"varint,3,opt,name=issued_at_ms,json=issuedAtMs,proto3" json:"issued_at_ms,omitempty"`
 	// As in LicenseTerms.
-	PlayHours     uint32 `protobuf:"varint,20,opt,name=play_hours,json=playHours,proto3" json:"play_hours,omitempty"`
+	PlayHours uint32 `protobuf:"varint,20,opt,name=play_hours,json=playHours,proto3" json:"play_hours,omitempty"`
+	// Numbers of the exceptions without which a rule would have refused the command.
+	Exceptions    []uint64 `protobuf:"varint,13,rep,packed,name=exceptions,proto3" json:"exceptions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -466,10 +474,19 @@ func (x *LicenseAcquired) GetPlayHours() uint32 {
 	return 0
 }
 
+func (x *LicenseAcquired) GetExceptions() []uint64 {
+	if x != nil {
+		return x.Exceptions
+	}
+	return nil
+}
+
 // LicenseRenewed: the licence expires at another time. Version 2 has play_hours.
 type LicenseRenewed struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	License       *LicenseTerms          `protobuf:"bytes,1,opt,name=license,proto3" json:"license,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	License *LicenseTerms          `protobuf:"bytes,1,opt,name=license,proto3" json:"license,omitempty"`
+	// As in LicenseAcquired.
+	Exceptions    []uint64 `protobuf:"varint,11,rep,packed,name=exceptions,proto3" json:"exceptions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -507,6 +524,13 @@ func (*LicenseRenewed) Descriptor() ([]byte, []int) {
 func (x *LicenseRenewed) GetLicense() *LicenseTerms {
 	if x != nil {
 		return x.License
+	}
+	return nil
+}
+
+func (x *LicenseRenewed) GetExceptions() []uint64 {
+	if x != nil {
+		return x.Exceptions
 	}
 	return nil
 }
@@ -617,7 +641,9 @@ type TitleDownloaded struct {
 	// Set if the download was reported later.
 	Occurrence *Occurrence `protobuf:"bytes,2,opt,name=occurrence,proto3" json:"occurrence,omitempty"`
 	// As in LicenseAcquired.
-	IssuedAtMs    int64 `protobuf:"varint,3,opt,name=issued_at_ms,json=issuedAtMs,proto3" json:"issued_at_ms,omitempty"`
+	IssuedAtMs int64 `protobuf:"varint,3,opt,name=issued_at_ms,json=issuedAtMs,proto3" json:"issued_at_ms,omitempty"`
+	// As in LicenseAcquired.
+	Exceptions    []uint64 `protobuf:"varint,13,rep,packed,name=exceptions,proto3" json:"exceptions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -673,6 +699,13 @@ func (x *TitleDownloaded) GetIssuedAtMs() int64 {
 	return 0
 }
 
+func (x *TitleDownloaded) GetExceptions() []uint64 {
+	if x != nil {
+		return x.Exceptions
+	}
+	return nil
+}
+
 // TitlePlayed: the title was played on the device.
 type TitlePlayed struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -683,7 +716,9 @@ type TitlePlayed struct {
 	// Set if the playback was reported later.
 	Occurrence *Occurrence `protobuf:"bytes,3,opt,name=occurrence,proto3" json:"occurrence,omitempty"`
 	// It is the first one that the licence's play_hours are counted from.
-	StartsHours   bool `protobuf:"varint,20,opt,name=starts_hours,json=startsHours,proto3" json:"starts_hours,omitempty"`
+	StartsHours bool `protobuf:"varint,20,opt,name=starts_hours,json=startsHours,proto3" json:"starts_hours,omitempty"`
+	// As in LicenseAcquired.
+	Exceptions    []uint64 `protobuf:"varint,13,rep,packed,name=exceptions,proto3" json:"exceptions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -746,6 +781,13 @@ func (x *TitlePlayed) GetStartsHours() bool {
 	return false
 }
 
+func (x *TitlePlayed) GetExceptions() []uint64 {
+	if x != nil {
+		return x.Exceptions
+	}
+	return nil
+}
+
 // TitleDeleted: the title was deleted from the device. If this ends the licence, LicenseReleased follows.
 type TitleDeleted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -803,7 +845,9 @@ type Occurrence struct {
 	Number  uint64      `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
 	Verdict FactVerdict `protobuf:"varint,4,opt,name=verdict,proto3,enum=licensed.v1.FactVerdict" json:"verdict,omitempty"`
 	// The title, in events about a device: the device has no licence for the title that rules still know.
-	TitleId       string `protobuf:"bytes,5,opt,name=title_id,json=titleId,proto3" json:"title_id,omitempty"`
+	TitleId string `protobuf:"bytes,5,opt,name=title_id,json=titleId,proto3" json:"title_id,omitempty"`
+	// The device that reported it, if that was merged into the one that the event is about.
+	ReportedBy    string `protobuf:"bytes,15,opt,name=reported_by,json=reportedBy,proto3" json:"reported_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -873,6 +917,13 @@ func (x *Occurrence) GetTitleId() string {
 	return ""
 }
 
+func (x *Occurrence) GetReportedBy() string {
+	if x != nil {
+		return x.ReportedBy
+	}
+	return ""
+}
+
 // DeviceActivated: the device takes part, for the first time or again after a deactivation.
 type DeviceActivated struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -924,7 +975,9 @@ func (x *DeviceActivated) GetIssuedAtMs() int64 {
 type DeviceDeactivated struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What it costs and frees.
-	Removal       *Removal `protobuf:"bytes,1,opt,name=removal,proto3" json:"removal,omitempty"`
+	Removal *Removal `protobuf:"bytes,1,opt,name=removal,proto3" json:"removal,omitempty"`
+	// As in LicenseAcquired.
+	Exceptions    []uint64 `protobuf:"varint,11,rep,packed,name=exceptions,proto3" json:"exceptions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -962,6 +1015,13 @@ func (*DeviceDeactivated) Descriptor() ([]byte, []int) {
 func (x *DeviceDeactivated) GetRemoval() *Removal {
 	if x != nil {
 		return x.Removal
+	}
+	return nil
+}
+
+func (x *DeviceDeactivated) GetExceptions() []uint64 {
+	if x != nil {
+		return x.Exceptions
 	}
 	return nil
 }
@@ -1319,6 +1379,106 @@ func (x *AllowanceReturned) GetTitleIds() []string {
 	return nil
 }
 
+// ExceptionGranted: the customer may deviate from the rules. This is complete: what the request left to the service is
+// set.
+type ExceptionGranted struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Exception     *Exception             `protobuf:"bytes,1,opt,name=exception,proto3" json:"exception,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExceptionGranted) Reset() {
+	*x = ExceptionGranted{}
+	mi := &file_licensed_v1_events_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExceptionGranted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExceptionGranted) ProtoMessage() {}
+
+func (x *ExceptionGranted) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_events_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExceptionGranted.ProtoReflect.Descriptor instead.
+func (*ExceptionGranted) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ExceptionGranted) GetException() *Exception {
+	if x != nil {
+		return x.Exception
+	}
+	return nil
+}
+
+// ExceptionWithdrawn: the exception does not count any more.
+type ExceptionWithdrawn struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Exception *Exception             `protobuf:"bytes,1,opt,name=exception,proto3" json:"exception,omitempty"`
+	// Why it was withdrawn.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExceptionWithdrawn) Reset() {
+	*x = ExceptionWithdrawn{}
+	mi := &file_licensed_v1_events_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExceptionWithdrawn) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExceptionWithdrawn) ProtoMessage() {}
+
+func (x *ExceptionWithdrawn) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_events_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExceptionWithdrawn.ProtoReflect.Descriptor instead.
+func (*ExceptionWithdrawn) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ExceptionWithdrawn) GetException() *Exception {
+	if x != nil {
+		return x.Exception
+	}
+	return nil
+}
+
+func (x *ExceptionWithdrawn) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // CommandAccepted: the command was allowed and there was nothing to change.
 type CommandAccepted struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -1348,7 +1508,7 @@ type CommandAccepted struct {
 
 func (x *CommandAccepted) Reset() {
 	*x = CommandAccepted{}
-	mi := &file_licensed_v1_events_proto_msgTypes[17]
+	mi := &file_licensed_v1_events_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1360,7 +1520,7 @@ func (x *CommandAccepted) String() string {
 func (*CommandAccepted) ProtoMessage() {}
 
 func (x *CommandAccepted) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[17]
+	mi := &file_licensed_v1_events_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1373,7 +1533,7 @@ func (x *CommandAccepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandAccepted.ProtoReflect.Descriptor instead.
 func (*CommandAccepted) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{17}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CommandAccepted) GetCommand() CommandKind {
@@ -1479,13 +1639,16 @@ type BrokenRule struct {
 	// The devices that stay since the plan shrank, and whether others may still be chosen.
 	StayingDeviceIds []string `protobuf:"bytes,10,rep,name=staying_device_ids,json=stayingDeviceIds,proto3" json:"staying_device_ids,omitempty"`
 	Selectable       bool     `protobuf:"varint,11,opt,name=selectable,proto3" json:"selectable,omitempty"`
+	// The exception that the limit comes from, and until when it holds; 0 for a limit of the policy.
+	ExceptionNumber  uint64 `protobuf:"varint,21,opt,name=exception_number,json=exceptionNumber,proto3" json:"exception_number,omitempty"`
+	ExceptionUntilMs int64  `protobuf:"varint,22,opt,name=exception_until_ms,json=exceptionUntilMs,proto3" json:"exception_until_ms,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *BrokenRule) Reset() {
 	*x = BrokenRule{}
-	mi := &file_licensed_v1_events_proto_msgTypes[18]
+	mi := &file_licensed_v1_events_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1497,7 +1660,7 @@ func (x *BrokenRule) String() string {
 func (*BrokenRule) ProtoMessage() {}
 
 func (x *BrokenRule) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[18]
+	mi := &file_licensed_v1_events_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1510,7 +1673,7 @@ func (x *BrokenRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrokenRule.ProtoReflect.Descriptor instead.
 func (*BrokenRule) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{18}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *BrokenRule) GetRule() Rule {
@@ -1590,6 +1753,20 @@ func (x *BrokenRule) GetSelectable() bool {
 	return false
 }
 
+func (x *BrokenRule) GetExceptionNumber() uint64 {
+	if x != nil {
+		return x.ExceptionNumber
+	}
+	return 0
+}
+
+func (x *BrokenRule) GetExceptionUntilMs() int64 {
+	if x != nil {
+		return x.ExceptionUntilMs
+	}
+	return 0
+}
+
 // CommandRefused: rules did not allow the command.
 type CommandRefused struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -1613,14 +1790,16 @@ type CommandRefused struct {
 	YearlyCounts YearlyCounts `protobuf:"varint,10,opt,name=yearly_counts,json=yearlyCounts,proto3,enum=licensed.v1.YearlyCounts" json:"yearly_counts,omitempty"`
 	// All rules that the command broke. Empty in the events of earlier releases, and where the only rule is one without
 	// a count.
-	Broken        []*BrokenRule `protobuf:"bytes,11,rep,name=broken,proto3" json:"broken,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Broken []*BrokenRule `protobuf:"bytes,11,rep,name=broken,proto3" json:"broken,omitempty"`
+	// The exception that the command named.
+	ExceptionNumber uint64 `protobuf:"varint,21,opt,name=exception_number,json=exceptionNumber,proto3" json:"exception_number,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *CommandRefused) Reset() {
 	*x = CommandRefused{}
-	mi := &file_licensed_v1_events_proto_msgTypes[19]
+	mi := &file_licensed_v1_events_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1632,7 +1811,7 @@ func (x *CommandRefused) String() string {
 func (*CommandRefused) ProtoMessage() {}
 
 func (x *CommandRefused) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[19]
+	mi := &file_licensed_v1_events_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1645,7 +1824,7 @@ func (x *CommandRefused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandRefused.ProtoReflect.Descriptor instead.
 func (*CommandRefused) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{19}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CommandRefused) GetCommand() CommandKind {
@@ -1725,6 +1904,13 @@ func (x *CommandRefused) GetBroken() []*BrokenRule {
 	return nil
 }
 
+func (x *CommandRefused) GetExceptionNumber() uint64 {
+	if x != nil {
+		return x.ExceptionNumber
+	}
+	return 0
+}
+
 // Unit is one download of a title, with the studio for which it counts.
 type AllowanceLent_Unit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1736,7 +1922,7 @@ type AllowanceLent_Unit struct {
 
 func (x *AllowanceLent_Unit) Reset() {
 	*x = AllowanceLent_Unit{}
-	mi := &file_licensed_v1_events_proto_msgTypes[20]
+	mi := &file_licensed_v1_events_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1748,7 +1934,7 @@ func (x *AllowanceLent_Unit) String() string {
 func (*AllowanceLent_Unit) ProtoMessage() {}
 
 func (x *AllowanceLent_Unit) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[20]
+	mi := &file_licensed_v1_events_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1791,51 +1977,68 @@ const file_licensed_v1_events_proto_rawDesc = "" +
 	"\breleased\x18\x05 \x01(\bR\breleased\x12\x1d\n" +
 	"\n" +
 	"play_hours\x18\x14 \x01(\rR\tplayHours\"\x10\n" +
-	"\x0eLicenseCreated\"\x93\x01\n" +
+	"\x0eLicenseCreated\"\xb3\x01\n" +
 	"\x0fLicenseAcquired\x12\x1b\n" +
 	"\tstudio_id\x18\x01 \x01(\tR\bstudioId\x12\"\n" +
 	"\rexpires_at_ms\x18\x02 \x01(\x03R\vexpiresAtMs\x12 \n" +
 	"\fissued_at_ms\x18\x03 \x01(\x03R\n" +
 	"issuedAtMs\x12\x1d\n" +
 	"\n" +
-	"play_hours\x18\x14 \x01(\rR\tplayHours\"E\n" +
+	"play_hours\x18\x14 \x01(\rR\tplayHours\x12\x1e\n" +
+	"\n" +
+	"exceptions\x18\r \x03(\x04R\n" +
+	"exceptions\"e\n" +
 	"\x0eLicenseRenewed\x123\n" +
-	"\alicense\x18\x01 \x01(\v2\x19.licensed.v1.LicenseTermsR\alicense\"w\n" +
+	"\alicense\x18\x01 \x01(\v2\x19.licensed.v1.LicenseTermsR\alicense\x12\x1e\n" +
+	"\n" +
+	"exceptions\x18\v \x03(\x04R\n" +
+	"exceptions\"w\n" +
 	"\x10LicenseShortened\x123\n" +
 	"\alicense\x18\x01 \x01(\v2\x19.licensed.v1.LicenseTermsR\alicense\x12.\n" +
 	"\x05cause\x18\x02 \x01(\x0e2\x18.licensed.v1.ShortenedByR\x05cause\"F\n" +
 	"\x0fLicenseReleased\x123\n" +
-	"\alicense\x18\x01 \x01(\v2\x19.licensed.v1.LicenseTermsR\alicense\"\xa1\x01\n" +
+	"\alicense\x18\x01 \x01(\v2\x19.licensed.v1.LicenseTermsR\alicense\"\xc1\x01\n" +
 	"\x0fTitleDownloaded\x123\n" +
 	"\alicense\x18\x01 \x01(\v2\x19.licensed.v1.LicenseTermsR\alicense\x127\n" +
 	"\n" +
 	"occurrence\x18\x02 \x01(\v2\x17.licensed.v1.OccurrenceR\n" +
 	"occurrence\x12 \n" +
 	"\fissued_at_ms\x18\x03 \x01(\x03R\n" +
-	"issuedAtMs\"\xb8\x01\n" +
+	"issuedAtMs\x12\x1e\n" +
+	"\n" +
+	"exceptions\x18\r \x03(\x04R\n" +
+	"exceptions\"\xd8\x01\n" +
 	"\vTitlePlayed\x123\n" +
 	"\alicense\x18\x01 \x01(\v2\x19.licensed.v1.LicenseTermsR\alicense\x12\x18\n" +
 	"\acounted\x18\x02 \x01(\bR\acounted\x127\n" +
 	"\n" +
 	"occurrence\x18\x03 \x01(\v2\x17.licensed.v1.OccurrenceR\n" +
 	"occurrence\x12!\n" +
-	"\fstarts_hours\x18\x14 \x01(\bR\vstartsHours\"G\n" +
+	"\fstarts_hours\x18\x14 \x01(\bR\vstartsHours\x12\x1e\n" +
+	"\n" +
+	"exceptions\x18\r \x03(\x04R\n" +
+	"exceptions\"G\n" +
 	"\fTitleDeleted\x127\n" +
 	"\n" +
 	"occurrence\x18\x01 \x01(\v2\x17.licensed.v1.OccurrenceR\n" +
-	"occurrence\"\xbf\x01\n" +
+	"occurrence\"\xe0\x01\n" +
 	"\n" +
 	"Occurrence\x12$\n" +
 	"\x0eoccurred_at_ms\x18\x01 \x01(\x03R\foccurredAtMs\x12$\n" +
 	"\x0edevice_time_ms\x18\x02 \x01(\x03R\fdeviceTimeMs\x12\x16\n" +
 	"\x06number\x18\x03 \x01(\x04R\x06number\x122\n" +
 	"\averdict\x18\x04 \x01(\x0e2\x18.licensed.v1.FactVerdictR\averdict\x12\x19\n" +
-	"\btitle_id\x18\x05 \x01(\tR\atitleId\"3\n" +
+	"\btitle_id\x18\x05 \x01(\tR\atitleId\x12\x1f\n" +
+	"\vreported_by\x18\x0f \x01(\tR\n" +
+	"reportedBy\"3\n" +
 	"\x0fDeviceActivated\x12 \n" +
 	"\fissued_at_ms\x18\x01 \x01(\x03R\n" +
-	"issuedAtMs\"C\n" +
+	"issuedAtMs\"c\n" +
 	"\x11DeviceDeactivated\x12.\n" +
-	"\aremoval\x18\x01 \x01(\v2\x14.licensed.v1.RemovalR\aremoval\"\xbf\x01\n" +
+	"\aremoval\x18\x01 \x01(\v2\x14.licensed.v1.RemovalR\aremoval\x12\x1e\n" +
+	"\n" +
+	"exceptions\x18\v \x03(\x04R\n" +
+	"exceptions\"\xbf\x01\n" +
 	"\vPlanChanged\x12\x17\n" +
 	"\aplan_id\x18\x01 \x01(\tR\x06planId\x12!\n" +
 	"\fdevice_limit\x18\x02 \x01(\rR\vdeviceLimit\x12 \n" +
@@ -1865,7 +2068,12 @@ const file_licensed_v1_events_proto_rawDesc = "" +
 	"issuedAtMs\"H\n" +
 	"\x11AllowanceReturned\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x1b\n" +
-	"\ttitle_ids\x18\x02 \x03(\tR\btitleIds\"\xcc\x03\n" +
+	"\ttitle_ids\x18\x02 \x03(\tR\btitleIds\"H\n" +
+	"\x10ExceptionGranted\x124\n" +
+	"\texception\x18\x01 \x01(\v2\x16.licensed.v1.ExceptionR\texception\"b\n" +
+	"\x12ExceptionWithdrawn\x124\n" +
+	"\texception\x18\x01 \x01(\v2\x16.licensed.v1.ExceptionR\texception\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xcc\x03\n" +
 	"\x0fCommandAccepted\x122\n" +
 	"\acommand\x18\x01 \x01(\x0e2\x18.licensed.v1.CommandKindR\acommand\x12\x1b\n" +
 	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12\x19\n" +
@@ -1882,7 +2090,7 @@ const file_licensed_v1_events_proto_rawDesc = "" +
 	" \x01(\x03R\n" +
 	"issuedAtMs\x12,\n" +
 	"\x12staying_device_ids\x18\v \x03(\tR\x10stayingDeviceIds\x12\x18\n" +
-	"\abinding\x18\f \x01(\bR\abinding\"\x87\x03\n" +
+	"\abinding\x18\f \x01(\bR\abinding\"\xe0\x03\n" +
 	"\n" +
 	"BrokenRule\x12%\n" +
 	"\x04rule\x18\x01 \x01(\x0e2\x11.licensed.v1.RuleR\x04rule\x12\x14\n" +
@@ -1898,7 +2106,9 @@ const file_licensed_v1_events_proto_rawDesc = "" +
 	" \x03(\tR\x10stayingDeviceIds\x12\x1e\n" +
 	"\n" +
 	"selectable\x18\v \x01(\bR\n" +
-	"selectable\"\xa7\x03\n" +
+	"selectable\x12)\n" +
+	"\x10exception_number\x18\x15 \x01(\x04R\x0fexceptionNumber\x12,\n" +
+	"\x12exception_until_ms\x18\x16 \x01(\x03R\x10exceptionUntilMs\"\xd2\x03\n" +
 	"\x0eCommandRefused\x122\n" +
 	"\acommand\x18\x01 \x01(\x0e2\x18.licensed.v1.CommandKindR\acommand\x12\x1b\n" +
 	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12\x19\n" +
@@ -1911,7 +2121,8 @@ const file_licensed_v1_events_proto_rawDesc = "" +
 	"\tstudio_id\x18\t \x01(\tR\bstudioId\x12>\n" +
 	"\ryearly_counts\x18\n" +
 	" \x01(\x0e2\x19.licensed.v1.YearlyCountsR\fyearlyCounts\x12/\n" +
-	"\x06broken\x18\v \x03(\v2\x17.licensed.v1.BrokenRuleR\x06broken*d\n" +
+	"\x06broken\x18\v \x03(\v2\x17.licensed.v1.BrokenRuleR\x06broken\x12)\n" +
+	"\x10exception_number\x18\x15 \x01(\x04R\x0fexceptionNumber*d\n" +
 	"\vShortenedBy\x12\x1c\n" +
 	"\x18SHORTENED_BY_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17SHORTENED_BY_PLAN_GRACE\x10\x01\x12\x1a\n" +
@@ -1920,7 +2131,7 @@ const file_licensed_v1_events_proto_rawDesc = "" +
 	"\x18FACT_VERDICT_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17FACT_VERDICT_UNLICENSED\x10\x01\x12\x18\n" +
 	"\x14FACT_VERDICT_TOO_OLD\x10\x02\x12\x1f\n" +
-	"\x1bFACT_VERDICT_NOT_REMEMBERED\x10\x03*\xf6\x02\n" +
+	"\x1bFACT_VERDICT_NOT_REMEMBERED\x10\x03*\xbd\x03\n" +
 	"\vCommandKind\x12\x1c\n" +
 	"\x18COMMAND_KIND_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cCOMMAND_KIND_ACQUIRE_LICENSE\x10\x01\x12\x1e\n" +
@@ -1932,7 +2143,9 @@ const file_licensed_v1_events_proto_rawDesc = "" +
 	"\x18COMMAND_KIND_SYNC_DEVICE\x10\a\x12\x1f\n" +
 	"\x1bCOMMAND_KIND_SELECT_DEVICES\x10\b\x12\x1f\n" +
 	"\x1bCOMMAND_KIND_LEND_ALLOWANCE\x10&\x12!\n" +
-	"\x1dCOMMAND_KIND_RETURN_ALLOWANCE\x10'*\x7f\n" +
+	"\x1dCOMMAND_KIND_RETURN_ALLOWANCE\x10'\x12 \n" +
+	"\x1cCOMMAND_KIND_GRANT_EXCEPTION\x10\x12\x12#\n" +
+	"\x1fCOMMAND_KIND_WITHDRAW_EXCEPTION\x10\x13*\x7f\n" +
 	"\fYearlyCounts\x12\x1d\n" +
 	"\x19YEARLY_COUNTS_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17YEARLY_COUNTS_DOWNLOADS\x10\x01\x12\x1b\n" +
@@ -1952,7 +2165,7 @@ func file_licensed_v1_events_proto_rawDescGZIP() []byte {
 }
 
 var file_licensed_v1_events_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_licensed_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_licensed_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_licensed_v1_events_proto_goTypes = []any{
 	(ShortenedBy)(0),           // 0: licensed.v1.ShortenedBy
 	(FactVerdict)(0),           // 1: licensed.v1.FactVerdict
@@ -1975,12 +2188,15 @@ var file_licensed_v1_events_proto_goTypes = []any{
 	(*AllowanceLent)(nil),      // 18: licensed.v1.AllowanceLent
 	(*AllowanceRedeemed)(nil),  // 19: licensed.v1.AllowanceRedeemed
 	(*AllowanceReturned)(nil),  // 20: licensed.v1.AllowanceReturned
-	(*CommandAccepted)(nil),    // 21: licensed.v1.CommandAccepted
-	(*BrokenRule)(nil),         // 22: licensed.v1.BrokenRule
-	(*CommandRefused)(nil),     // 23: licensed.v1.CommandRefused
-	(*AllowanceLent_Unit)(nil), // 24: licensed.v1.AllowanceLent.Unit
-	(*Removal)(nil),            // 25: licensed.v1.Removal
-	(Rule)(0),                  // 26: licensed.v1.Rule
+	(*ExceptionGranted)(nil),   // 21: licensed.v1.ExceptionGranted
+	(*ExceptionWithdrawn)(nil), // 22: licensed.v1.ExceptionWithdrawn
+	(*CommandAccepted)(nil),    // 23: licensed.v1.CommandAccepted
+	(*BrokenRule)(nil),         // 24: licensed.v1.BrokenRule
+	(*CommandRefused)(nil),     // 25: licensed.v1.CommandRefused
+	(*AllowanceLent_Unit)(nil), // 26: licensed.v1.AllowanceLent.Unit
+	(*Removal)(nil),            // 27: licensed.v1.Removal
+	(Rule)(0),                  // 28: licensed.v1.Rule
+	(*Exception)(nil),          // 29: licensed.v1.Exception
 }
 var file_licensed_v1_events_proto_depIdxs = []int32{
 	4,  // 0: licensed.v1.LicenseRenewed.license:type_name -> licensed.v1.LicenseTerms
@@ -1993,23 +2209,25 @@ var file_licensed_v1_events_proto_depIdxs = []int32{
 	13, // 7: licensed.v1.TitlePlayed.occurrence:type_name -> licensed.v1.Occurrence
 	13, // 8: licensed.v1.TitleDeleted.occurrence:type_name -> licensed.v1.Occurrence
 	1,  // 9: licensed.v1.Occurrence.verdict:type_name -> licensed.v1.FactVerdict
-	25, // 10: licensed.v1.DeviceDeactivated.removal:type_name -> licensed.v1.Removal
-	24, // 11: licensed.v1.AllowanceLent.units:type_name -> licensed.v1.AllowanceLent.Unit
+	27, // 10: licensed.v1.DeviceDeactivated.removal:type_name -> licensed.v1.Removal
+	26, // 11: licensed.v1.AllowanceLent.units:type_name -> licensed.v1.AllowanceLent.Unit
 	4,  // 12: licensed.v1.AllowanceRedeemed.license:type_name -> licensed.v1.LicenseTerms
-	26, // 13: licensed.v1.AllowanceRedeemed.shortened_by:type_name -> licensed.v1.Rule
-	2,  // 14: licensed.v1.CommandAccepted.command:type_name -> licensed.v1.CommandKind
-	4,  // 15: licensed.v1.CommandAccepted.license:type_name -> licensed.v1.LicenseTerms
-	26, // 16: licensed.v1.BrokenRule.rule:type_name -> licensed.v1.Rule
-	3,  // 17: licensed.v1.BrokenRule.yearly_counts:type_name -> licensed.v1.YearlyCounts
-	2,  // 18: licensed.v1.CommandRefused.command:type_name -> licensed.v1.CommandKind
-	26, // 19: licensed.v1.CommandRefused.rule:type_name -> licensed.v1.Rule
-	3,  // 20: licensed.v1.CommandRefused.yearly_counts:type_name -> licensed.v1.YearlyCounts
-	22, // 21: licensed.v1.CommandRefused.broken:type_name -> licensed.v1.BrokenRule
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	28, // 13: licensed.v1.AllowanceRedeemed.shortened_by:type_name -> licensed.v1.Rule
+	29, // 14: licensed.v1.ExceptionGranted.exception:type_name -> licensed.v1.Exception
+	29, // 15: licensed.v1.ExceptionWithdrawn.exception:type_name -> licensed.v1.Exception
+	2,  // 16: licensed.v1.CommandAccepted.command:type_name -> licensed.v1.CommandKind
+	4,  // 17: licensed.v1.CommandAccepted.license:type_name -> licensed.v1.LicenseTerms
+	28, // 18: licensed.v1.BrokenRule.rule:type_name -> licensed.v1.Rule
+	3,  // 19: licensed.v1.BrokenRule.yearly_counts:type_name -> licensed.v1.YearlyCounts
+	2,  // 20: licensed.v1.CommandRefused.command:type_name -> licensed.v1.CommandKind
+	28, // 21: licensed.v1.CommandRefused.rule:type_name -> licensed.v1.Rule
+	3,  // 22: licensed.v1.CommandRefused.yearly_counts:type_name -> licensed.v1.YearlyCounts
+	24, // 23: licensed.v1.CommandRefused.broken:type_name -> licensed.v1.BrokenRule
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_events_proto_init() }
@@ -2024,7 +2242,7 @@ func file_licensed_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_v1_events_proto_rawDesc), len(file_licensed_v1_events_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1036,7 +1036,9 @@ type CustomerState struct {
 	// Downloads in the last 30 days.
 	MonthlyDownloads uint32 `protobuf:"varint,21,opt,name=monthly_downloads,json=monthlyDownloads,proto3" json:"monthly_downloads,omitempty"`
 	// What is lent.
-	Allowances    []*Allowance `protobuf:"bytes,40,rep,name=allowances,proto3" json:"allowances,omitempty"`
+	Allowances []*Allowance `protobuf:"bytes,40,rep,name=allowances,proto3" json:"allowances,omitempty"`
+	// The exceptions that count, by number.
+	Exceptions    []*Exception `protobuf:"bytes,25,rep,name=exceptions,proto3" json:"exceptions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1197,6 +1199,13 @@ func (x *CustomerState) GetAllowances() []*Allowance {
 	return nil
 }
 
+func (x *CustomerState) GetExceptions() []*Exception {
+	if x != nil {
+		return x.Exceptions
+	}
+	return nil
+}
+
 type DeviceState struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	DeviceId string                 `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
@@ -1210,7 +1219,9 @@ type DeviceState struct {
 	// The highest number of a fact that the device reported.
 	HighestNumber uint64 `protobuf:"varint,7,opt,name=highest_number,json=highestNumber,proto3" json:"highest_number,omitempty"`
 	// One of the devices that stay.
-	Selected      bool `protobuf:"varint,8,opt,name=selected,proto3" json:"selected,omitempty"`
+	Selected bool `protobuf:"varint,8,opt,name=selected,proto3" json:"selected,omitempty"`
+	// The device that this one was merged into; empty if it was not.
+	MergedInto    string `protobuf:"bytes,18,opt,name=merged_into,json=mergedInto,proto3" json:"merged_into,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1299,6 +1310,13 @@ func (x *DeviceState) GetSelected() bool {
 		return x.Selected
 	}
 	return false
+}
+
+func (x *DeviceState) GetMergedInto() string {
+	if x != nil {
+		return x.MergedInto
+	}
+	return ""
 }
 
 type LicenseState struct {
@@ -1941,8 +1959,10 @@ type TryAtResponse struct {
 	Removal *Removal `protobuf:"bytes,8,opt,name=removal,proto3" json:"removal,omitempty"`
 	// The devices that would stay.
 	StayingDeviceIds []string `protobuf:"bytes,9,rep,name=staying_device_ids,json=stayingDeviceIds,proto3" json:"staying_device_ids,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// The exception that would be granted or withdrawn.
+	Exception     *Exception `protobuf:"bytes,19,opt,name=exception,proto3" json:"exception,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TryAtResponse) Reset() {
@@ -2034,6 +2054,13 @@ func (x *TryAtResponse) GetRemoval() *Removal {
 func (x *TryAtResponse) GetStayingDeviceIds() []string {
 	if x != nil {
 		return x.StayingDeviceIds
+	}
+	return nil
+}
+
+func (x *TryAtResponse) GetException() *Exception {
+	if x != nil {
+		return x.Exception
 	}
 	return nil
 }
@@ -2421,7 +2448,7 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\x0f_after_sequence\"\\\n" +
 	"\x0eFollowResponse\x12.\n" +
 	"\x05items\x18\x01 \x03(\v2\x18.licensed.v1.HistoryItemR\x05items\x12\x1a\n" +
-	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xd5\x06\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\x8d\a\n" +
 	"\rCustomerState\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x17\n" +
@@ -2445,8 +2472,11 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\x11monthly_downloads\x18\x15 \x01(\rR\x10monthlyDownloads\x126\n" +
 	"\n" +
 	"allowances\x18( \x03(\v2\x16.licensed.v1.AllowanceR\n" +
-	"allowancesB\x15\n" +
-	"\x13_deactivation_limit\"\xf1\x02\n" +
+	"allowances\x126\n" +
+	"\n" +
+	"exceptions\x18\x19 \x03(\v2\x16.licensed.v1.ExceptionR\n" +
+	"exceptionsB\x15\n" +
+	"\x13_deactivation_limit\"\x92\x03\n" +
 	"\vDeviceState\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x16\n" +
 	"\x06active\x18\x02 \x01(\bR\x06active\x12'\n" +
@@ -2456,7 +2486,9 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\x10last_download_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x0elastDownloadAt\x12=\n" +
 	"\factivated_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\vactivatedAt\x12%\n" +
 	"\x0ehighest_number\x18\a \x01(\x04R\rhighestNumber\x12\x1a\n" +
-	"\bselected\x18\b \x01(\bR\bselected\"\xc3\x03\n" +
+	"\bselected\x18\b \x01(\bR\bselected\x12\x1f\n" +
+	"\vmerged_into\x18\x12 \x01(\tR\n" +
+	"mergedInto\"\xc3\x03\n" +
 	"\fLicenseState\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x19\n" +
 	"\btitle_id\x18\x02 \x01(\tR\atitleId\x12\x1b\n" +
@@ -2512,7 +2544,7 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\bsequence\x18\x02 \x01(\x04H\x00R\bsequence\x120\n" +
 	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\x04time\x12.\n" +
 	"\acommand\x18\x04 \x01(\v2\x14.licensed.v1.CommandR\acommandB\x04\n" +
-	"\x02at\"\x97\x03\n" +
+	"\x02at\"\xcd\x03\n" +
 	"\rTryAtResponse\x12.\n" +
 	"\arefusal\x18\x01 \x01(\v2\x14.licensed.v1.RefusalR\arefusal\x12.\n" +
 	"\alicense\x18\x02 \x01(\v2\x14.licensed.v1.LicenseR\alicense\x12,\n" +
@@ -2522,7 +2554,8 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\x06events\x18\x06 \x03(\v2\x19.licensed.v1.HistoryEventR\x06events\x12+\n" +
 	"\x06moment\x18\a \x01(\v2\x13.licensed.v1.MomentR\x06moment\x12.\n" +
 	"\aremoval\x18\b \x01(\v2\x14.licensed.v1.RemovalR\aremoval\x12,\n" +
-	"\x12staying_device_ids\x18\t \x03(\tR\x10stayingDeviceIds\"\xcc\x01\n" +
+	"\x12staying_device_ids\x18\t \x03(\tR\x10stayingDeviceIds\x124\n" +
+	"\texception\x18\x13 \x01(\v2\x16.licensed.v1.ExceptionR\texception\"\xcc\x01\n" +
 	"\n" +
 	"WhyRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
@@ -2628,10 +2661,11 @@ var file_licensed_v1_history_service_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
 	(*anypb.Any)(nil),             // 25: google.protobuf.Any
 	(*Allowance)(nil),             // 26: licensed.v1.Allowance
-	(*Command)(nil),               // 27: licensed.v1.Command
-	(*Refusal)(nil),               // 28: licensed.v1.Refusal
-	(*License)(nil),               // 29: licensed.v1.License
-	(*Removal)(nil),               // 30: licensed.v1.Removal
+	(*Exception)(nil),             // 27: licensed.v1.Exception
+	(*Command)(nil),               // 28: licensed.v1.Command
+	(*Refusal)(nil),               // 29: licensed.v1.Refusal
+	(*License)(nil),               // 30: licensed.v1.License
+	(*Removal)(nil),               // 31: licensed.v1.Removal
 }
 var file_licensed_v1_history_service_proto_depIdxs = []int32{
 	24, // 0: licensed.v1.HistoryEvent.event_time:type_name -> google.protobuf.Timestamp
@@ -2656,53 +2690,55 @@ var file_licensed_v1_history_service_proto_depIdxs = []int32{
 	24, // 19: licensed.v1.CustomerState.plan_changed_at:type_name -> google.protobuf.Timestamp
 	24, // 20: licensed.v1.CustomerState.grace_until:type_name -> google.protobuf.Timestamp
 	26, // 21: licensed.v1.CustomerState.allowances:type_name -> licensed.v1.Allowance
-	24, // 22: licensed.v1.DeviceState.last_used_at:type_name -> google.protobuf.Timestamp
-	24, // 23: licensed.v1.DeviceState.last_download_at:type_name -> google.protobuf.Timestamp
-	24, // 24: licensed.v1.DeviceState.activated_at:type_name -> google.protobuf.Timestamp
-	24, // 25: licensed.v1.LicenseState.acquired_at:type_name -> google.protobuf.Timestamp
-	24, // 26: licensed.v1.LicenseState.expires_at:type_name -> google.protobuf.Timestamp
-	24, // 27: licensed.v1.LicenseState.released_at:type_name -> google.protobuf.Timestamp
-	24, // 28: licensed.v1.LicenseState.first_played_at:type_name -> google.protobuf.Timestamp
-	24, // 29: licensed.v1.GetStateRequest.time:type_name -> google.protobuf.Timestamp
-	24, // 30: licensed.v1.GetStateRequest.known_at:type_name -> google.protobuf.Timestamp
-	24, // 31: licensed.v1.Moment.event_time:type_name -> google.protobuf.Timestamp
-	24, // 32: licensed.v1.Moment.as_of:type_name -> google.protobuf.Timestamp
-	24, // 33: licensed.v1.Moment.known_at:type_name -> google.protobuf.Timestamp
-	11, // 34: licensed.v1.GetStateResponse.state:type_name -> licensed.v1.CustomerState
-	17, // 35: licensed.v1.GetStateResponse.moment:type_name -> licensed.v1.Moment
-	4,  // 36: licensed.v1.GetStateResponse.gaps:type_name -> licensed.v1.HistoryGap
-	24, // 37: licensed.v1.TryAtRequest.time:type_name -> google.protobuf.Timestamp
-	27, // 38: licensed.v1.TryAtRequest.command:type_name -> licensed.v1.Command
-	28, // 39: licensed.v1.TryAtResponse.refusal:type_name -> licensed.v1.Refusal
-	29, // 40: licensed.v1.TryAtResponse.license:type_name -> licensed.v1.License
-	3,  // 41: licensed.v1.TryAtResponse.events:type_name -> licensed.v1.HistoryEvent
-	17, // 42: licensed.v1.TryAtResponse.moment:type_name -> licensed.v1.Moment
-	30, // 43: licensed.v1.TryAtResponse.removal:type_name -> licensed.v1.Removal
-	24, // 44: licensed.v1.WhyRequest.time:type_name -> google.protobuf.Timestamp
-	24, // 45: licensed.v1.WhyRequest.known_at:type_name -> google.protobuf.Timestamp
-	24, // 46: licensed.v1.WhyStep.time:type_name -> google.protobuf.Timestamp
-	24, // 47: licensed.v1.WhyStep.to_time:type_name -> google.protobuf.Timestamp
-	2,  // 48: licensed.v1.WhyStep.effect:type_name -> licensed.v1.WhyEffect
-	24, // 49: licensed.v1.WhyStep.occurred_at:type_name -> google.protobuf.Timestamp
-	13, // 50: licensed.v1.WhyResponse.license:type_name -> licensed.v1.LicenseState
-	22, // 51: licensed.v1.WhyResponse.steps:type_name -> licensed.v1.WhyStep
-	4,  // 52: licensed.v1.WhyResponse.gaps:type_name -> licensed.v1.HistoryGap
-	17, // 53: licensed.v1.WhyResponse.moment:type_name -> licensed.v1.Moment
-	7,  // 54: licensed.v1.HistoryService.ListEvents:input_type -> licensed.v1.ListEventsRequest
-	9,  // 55: licensed.v1.HistoryService.Follow:input_type -> licensed.v1.FollowRequest
-	16, // 56: licensed.v1.HistoryService.GetState:input_type -> licensed.v1.GetStateRequest
-	19, // 57: licensed.v1.HistoryService.TryAt:input_type -> licensed.v1.TryAtRequest
-	21, // 58: licensed.v1.HistoryService.Why:input_type -> licensed.v1.WhyRequest
-	8,  // 59: licensed.v1.HistoryService.ListEvents:output_type -> licensed.v1.ListEventsResponse
-	10, // 60: licensed.v1.HistoryService.Follow:output_type -> licensed.v1.FollowResponse
-	18, // 61: licensed.v1.HistoryService.GetState:output_type -> licensed.v1.GetStateResponse
-	20, // 62: licensed.v1.HistoryService.TryAt:output_type -> licensed.v1.TryAtResponse
-	23, // 63: licensed.v1.HistoryService.Why:output_type -> licensed.v1.WhyResponse
-	59, // [59:64] is the sub-list for method output_type
-	54, // [54:59] is the sub-list for method input_type
-	54, // [54:54] is the sub-list for extension type_name
-	54, // [54:54] is the sub-list for extension extendee
-	0,  // [0:54] is the sub-list for field type_name
+	27, // 22: licensed.v1.CustomerState.exceptions:type_name -> licensed.v1.Exception
+	24, // 23: licensed.v1.DeviceState.last_used_at:type_name -> google.protobuf.Timestamp
+	24, // 24: licensed.v1.DeviceState.last_download_at:type_name -> google.protobuf.Timestamp
+	24, // 25: licensed.v1.DeviceState.activated_at:type_name -> google.protobuf.Timestamp
+	24, // 26: licensed.v1.LicenseState.acquired_at:type_name -> google.protobuf.Timestamp
+	24, // 27: licensed.v1.LicenseState.expires_at:type_name -> google.protobuf.Timestamp
+	24, // 28: licensed.v1.LicenseState.released_at:type_name -> google.protobuf.Timestamp
+	24, // 29: licensed.v1.LicenseState.first_played_at:type_name -> google.protobuf.Timestamp
+	24, // 30: licensed.v1.GetStateRequest.time:type_name -> google.protobuf.Timestamp
+	24, // 31: licensed.v1.GetStateRequest.known_at:type_name -> google.protobuf.Timestamp
+	24, // 32: licensed.v1.Moment.event_time:type_name -> google.protobuf.Timestamp
+	24, // 33: licensed.v1.Moment.as_of:type_name -> google.protobuf.Timestamp
+	24, // 34: licensed.v1.Moment.known_at:type_name -> google.protobuf.Timestamp
+	11, // 35: licensed.v1.GetStateResponse.state:type_name -> licensed.v1.CustomerState
+	17, // 36: licensed.v1.GetStateResponse.moment:type_name -> licensed.v1.Moment
+	4,  // 37: licensed.v1.GetStateResponse.gaps:type_name -> licensed.v1.HistoryGap
+	24, // 38: licensed.v1.TryAtRequest.time:type_name -> google.protobuf.Timestamp
+	28, // 39: licensed.v1.TryAtRequest.command:type_name -> licensed.v1.Command
+	29, // 40: licensed.v1.TryAtResponse.refusal:type_name -> licensed.v1.Refusal
+	30, // 41: licensed.v1.TryAtResponse.license:type_name -> licensed.v1.License
+	3,  // 42: licensed.v1.TryAtResponse.events:type_name -> licensed.v1.HistoryEvent
+	17, // 43: licensed.v1.TryAtResponse.moment:type_name -> licensed.v1.Moment
+	31, // 44: licensed.v1.TryAtResponse.removal:type_name -> licensed.v1.Removal
+	27, // 45: licensed.v1.TryAtResponse.exception:type_name -> licensed.v1.Exception
+	24, // 46: licensed.v1.WhyRequest.time:type_name -> google.protobuf.Timestamp
+	24, // 47: licensed.v1.WhyRequest.known_at:type_name -> google.protobuf.Timestamp
+	24, // 48: licensed.v1.WhyStep.time:type_name -> google.protobuf.Timestamp
+	24, // 49: licensed.v1.WhyStep.to_time:type_name -> google.protobuf.Timestamp
+	2,  // 50: licensed.v1.WhyStep.effect:type_name -> licensed.v1.WhyEffect
+	24, // 51: licensed.v1.WhyStep.occurred_at:type_name -> google.protobuf.Timestamp
+	13, // 52: licensed.v1.WhyResponse.license:type_name -> licensed.v1.LicenseState
+	22, // 53: licensed.v1.WhyResponse.steps:type_name -> licensed.v1.WhyStep
+	4,  // 54: licensed.v1.WhyResponse.gaps:type_name -> licensed.v1.HistoryGap
+	17, // 55: licensed.v1.WhyResponse.moment:type_name -> licensed.v1.Moment
+	7,  // 56: licensed.v1.HistoryService.ListEvents:input_type -> licensed.v1.ListEventsRequest
+	9,  // 57: licensed.v1.HistoryService.Follow:input_type -> licensed.v1.FollowRequest
+	16, // 58: licensed.v1.HistoryService.GetState:input_type -> licensed.v1.GetStateRequest
+	19, // 59: licensed.v1.HistoryService.TryAt:input_type -> licensed.v1.TryAtRequest
+	21, // 60: licensed.v1.HistoryService.Why:input_type -> licensed.v1.WhyRequest
+	8,  // 61: licensed.v1.HistoryService.ListEvents:output_type -> licensed.v1.ListEventsResponse
+	10, // 62: licensed.v1.HistoryService.Follow:output_type -> licensed.v1.FollowResponse
+	18, // 63: licensed.v1.HistoryService.GetState:output_type -> licensed.v1.GetStateResponse
+	20, // 64: licensed.v1.HistoryService.TryAt:output_type -> licensed.v1.TryAtResponse
+	23, // 65: licensed.v1.HistoryService.Why:output_type -> licensed.v1.WhyResponse
+	61, // [61:66] is the sub-list for method output_type
+	56, // [56:61] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_history_service_proto_init() }

@@ -134,6 +134,74 @@ func (StaleSource) EnumDescriptor() ([]byte, []int) {
 	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{1}
 }
 
+// LimitKind names a limit of the policy.
+type LimitKind int32
+
+const (
+	LimitKind_LIMIT_KIND_UNSPECIFIED LimitKind = 0
+	// Devices with active licences.
+	LimitKind_LIMIT_KIND_DEVICES LimitKind = 1
+	// Active licences of a studio.
+	LimitKind_LIMIT_KIND_STUDIO LimitKind = 2
+	// Downloads (or playbacks, or both, as the policy says) of a title in 365 days.
+	LimitKind_LIMIT_KIND_YEARLY LimitKind = 3
+	// Removals of devices in 365 days.
+	LimitKind_LIMIT_KIND_REMOVALS LimitKind = 4
+	// Downloads of all titles in 30 days.
+	LimitKind_LIMIT_KIND_MONTHLY LimitKind = 5
+	// Active licences on each device.
+	LimitKind_LIMIT_KIND_DEVICE_TITLES LimitKind = 6
+)
+
+// Enum value maps for LimitKind.
+var (
+	LimitKind_name = map[int32]string{
+		0: "LIMIT_KIND_UNSPECIFIED",
+		1: "LIMIT_KIND_DEVICES",
+		2: "LIMIT_KIND_STUDIO",
+		3: "LIMIT_KIND_YEARLY",
+		4: "LIMIT_KIND_REMOVALS",
+		5: "LIMIT_KIND_MONTHLY",
+		6: "LIMIT_KIND_DEVICE_TITLES",
+	}
+	LimitKind_value = map[string]int32{
+		"LIMIT_KIND_UNSPECIFIED":   0,
+		"LIMIT_KIND_DEVICES":       1,
+		"LIMIT_KIND_STUDIO":        2,
+		"LIMIT_KIND_YEARLY":        3,
+		"LIMIT_KIND_REMOVALS":      4,
+		"LIMIT_KIND_MONTHLY":       5,
+		"LIMIT_KIND_DEVICE_TITLES": 6,
+	}
+)
+
+func (x LimitKind) Enum() *LimitKind {
+	p := new(LimitKind)
+	*p = x
+	return p
+}
+
+func (x LimitKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LimitKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_licensed_v1_license_service_proto_enumTypes[2].Descriptor()
+}
+
+func (LimitKind) Type() protoreflect.EnumType {
+	return &file_licensed_v1_license_service_proto_enumTypes[2]
+}
+
+func (x LimitKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LimitKind.Descriptor instead.
+func (LimitKind) EnumDescriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{2}
+}
+
 // LicenseStatus is what a licence allows at a time.
 type LicenseStatus int32
 
@@ -172,11 +240,11 @@ func (x LicenseStatus) String() string {
 }
 
 func (LicenseStatus) Descriptor() protoreflect.EnumDescriptor {
-	return file_licensed_v1_license_service_proto_enumTypes[2].Descriptor()
+	return file_licensed_v1_license_service_proto_enumTypes[3].Descriptor()
 }
 
 func (LicenseStatus) Type() protoreflect.EnumType {
-	return &file_licensed_v1_license_service_proto_enumTypes[2]
+	return &file_licensed_v1_license_service_proto_enumTypes[3]
 }
 
 func (x LicenseStatus) Number() protoreflect.EnumNumber {
@@ -185,7 +253,7 @@ func (x LicenseStatus) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use LicenseStatus.Descriptor instead.
 func (LicenseStatus) EnumDescriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{2}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{3}
 }
 
 // Rule names the rule that refused a command.
@@ -234,6 +302,20 @@ const (
 	Rule_RULE_ALLOWANCE_LIMIT Rule = 45
 	// The allowance does not have this title, or has it no more: it was downloaded, or returned.
 	Rule_RULE_ALLOWANCE_ENDED Rule = 46
+	// The catalogue does not list the title, and the customer has no licence for it.
+	Rule_RULE_UNKNOWN_TITLE Rule = 24
+	// The policy does not name the studio, and the customer has no licence of it.
+	Rule_RULE_UNKNOWN_STUDIO Rule = 25
+	// The customer has no such exception, or it does not count any more.
+	Rule_RULE_UNKNOWN_EXCEPTION Rule = 26
+	// No such removal, download or playback counts.
+	Rule_RULE_NOTHING_TO_FORGIVE Rule = 27
+	// The date has passed.
+	Rule_RULE_DATE_PASSED Rule = 28
+	// The customer has as many exceptions as can count at the same time.
+	Rule_RULE_EXCEPTION_LIMIT Rule = 29
+	// The merge of a device cannot be withdrawn, and what it moved is not moved once more from the old id.
+	Rule_RULE_MERGE_IS_FINAL Rule = 30
 )
 
 // Enum value maps for Rule.
@@ -260,6 +342,13 @@ var (
 		44: "RULE_NO_ALLOWANCES",
 		45: "RULE_ALLOWANCE_LIMIT",
 		46: "RULE_ALLOWANCE_ENDED",
+		24: "RULE_UNKNOWN_TITLE",
+		25: "RULE_UNKNOWN_STUDIO",
+		26: "RULE_UNKNOWN_EXCEPTION",
+		27: "RULE_NOTHING_TO_FORGIVE",
+		28: "RULE_DATE_PASSED",
+		29: "RULE_EXCEPTION_LIMIT",
+		30: "RULE_MERGE_IS_FINAL",
 	}
 	Rule_value = map[string]int32{
 		"RULE_UNSPECIFIED":         0,
@@ -283,6 +372,13 @@ var (
 		"RULE_NO_ALLOWANCES":       44,
 		"RULE_ALLOWANCE_LIMIT":     45,
 		"RULE_ALLOWANCE_ENDED":     46,
+		"RULE_UNKNOWN_TITLE":       24,
+		"RULE_UNKNOWN_STUDIO":      25,
+		"RULE_UNKNOWN_EXCEPTION":   26,
+		"RULE_NOTHING_TO_FORGIVE":  27,
+		"RULE_DATE_PASSED":         28,
+		"RULE_EXCEPTION_LIMIT":     29,
+		"RULE_MERGE_IS_FINAL":      30,
 	}
 )
 
@@ -297,11 +393,11 @@ func (x Rule) String() string {
 }
 
 func (Rule) Descriptor() protoreflect.EnumDescriptor {
-	return file_licensed_v1_license_service_proto_enumTypes[3].Descriptor()
+	return file_licensed_v1_license_service_proto_enumTypes[4].Descriptor()
 }
 
 func (Rule) Type() protoreflect.EnumType {
-	return &file_licensed_v1_license_service_proto_enumTypes[3]
+	return &file_licensed_v1_license_service_proto_enumTypes[4]
 }
 
 func (x Rule) Number() protoreflect.EnumNumber {
@@ -310,7 +406,7 @@ func (x Rule) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Rule.Descriptor instead.
 func (Rule) EnumDescriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{3}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{4}
 }
 
 // License is what a device holds for a title.
@@ -2241,6 +2337,811 @@ func (x *Stale) GetSource() StaleSource {
 	return StaleSource_STALE_SOURCE_UNSPECIFIED
 }
 
+// Exception is one customer's deviation from the rules.
+type Exception struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Counts the exceptions of the customer, from 1.
+	Number    uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	Reason    string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	GrantedAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=granted_at,json=grantedAt,proto3" json:"granted_at,omitempty"`
+	// It counts until this time, exclusively: the date of another limit, and otherwise when the rules have forgotten what
+	// it is about.
+	Until *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=until,proto3" json:"until,omitempty"`
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*Exception_Limit
+	//	*Exception_Removal
+	//	*Exception_Use
+	//	*Exception_Merge
+	Kind          isException_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Exception) Reset() {
+	*x = Exception{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Exception) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Exception) ProtoMessage() {}
+
+func (x *Exception) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Exception.ProtoReflect.Descriptor instead.
+func (*Exception) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Exception) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Exception) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Exception) GetGrantedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.GrantedAt
+	}
+	return nil
+}
+
+func (x *Exception) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *Exception) GetKind() isException_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *Exception) GetLimit() *OtherLimit {
+	if x != nil {
+		if x, ok := x.Kind.(*Exception_Limit); ok {
+			return x.Limit
+		}
+	}
+	return nil
+}
+
+func (x *Exception) GetRemoval() *ForgivenRemoval {
+	if x != nil {
+		if x, ok := x.Kind.(*Exception_Removal); ok {
+			return x.Removal
+		}
+	}
+	return nil
+}
+
+func (x *Exception) GetUse() *ForgivenUse {
+	if x != nil {
+		if x, ok := x.Kind.(*Exception_Use); ok {
+			return x.Use
+		}
+	}
+	return nil
+}
+
+func (x *Exception) GetMerge() *MergedDevice {
+	if x != nil {
+		if x, ok := x.Kind.(*Exception_Merge); ok {
+			return x.Merge
+		}
+	}
+	return nil
+}
+
+type isException_Kind interface {
+	isException_Kind()
+}
+
+type Exception_Limit struct {
+	Limit *OtherLimit `protobuf:"bytes,5,opt,name=limit,proto3,oneof"`
+}
+
+type Exception_Removal struct {
+	Removal *ForgivenRemoval `protobuf:"bytes,6,opt,name=removal,proto3,oneof"`
+}
+
+type Exception_Use struct {
+	Use *ForgivenUse `protobuf:"bytes,7,opt,name=use,proto3,oneof"`
+}
+
+type Exception_Merge struct {
+	Merge *MergedDevice `protobuf:"bytes,8,opt,name=merge,proto3,oneof"`
+}
+
+func (*Exception_Limit) isException_Kind() {}
+
+func (*Exception_Removal) isException_Kind() {}
+
+func (*Exception_Use) isException_Kind() {}
+
+func (*Exception_Merge) isException_Kind() {}
+
+// OtherLimit is a limit in place of the policy's. Of several, that of a title precedes that of a studio, which precedes
+// that of all; otherwise the one that was granted last holds.
+type OtherLimit struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Kind  LimitKind              `protobuf:"varint,1,opt,name=kind,proto3,enum=licensed.v1.LimitKind" json:"kind,omitempty"`
+	// At most 1000 devices, 1000000 licences of a studio, 10000 on a device, and 250 for the others. Absent: no limit,
+	// which devices must have.
+	Limit *uint32 `protobuf:"varint,2,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
+	// Only for this title; with LIMIT_KIND_YEARLY.
+	TitleId string `protobuf:"bytes,3,opt,name=title_id,json=titleId,proto3" json:"title_id,omitempty"`
+	// Only for this studio, or for the titles of it; with LIMIT_KIND_STUDIO, LIMIT_KIND_YEARLY.
+	StudioId string `protobuf:"bytes,4,opt,name=studio_id,json=studioId,proto3" json:"studio_id,omitempty"`
+	// With LIMIT_KIND_DEVICES, LIMIT_KIND_MONTHLY and LIMIT_KIND_DEVICE_TITLES: the plan in force when it was granted. The
+	// exception holds while the customer is on that plan. Set by the service.
+	PlanId        string `protobuf:"bytes,5,opt,name=plan_id,json=planId,proto3" json:"plan_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OtherLimit) Reset() {
+	*x = OtherLimit{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OtherLimit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OtherLimit) ProtoMessage() {}
+
+func (x *OtherLimit) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OtherLimit.ProtoReflect.Descriptor instead.
+func (*OtherLimit) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *OtherLimit) GetKind() LimitKind {
+	if x != nil {
+		return x.Kind
+	}
+	return LimitKind_LIMIT_KIND_UNSPECIFIED
+}
+
+func (x *OtherLimit) GetLimit() uint32 {
+	if x != nil && x.Limit != nil {
+		return *x.Limit
+	}
+	return 0
+}
+
+func (x *OtherLimit) GetTitleId() string {
+	if x != nil {
+		return x.TitleId
+	}
+	return ""
+}
+
+func (x *OtherLimit) GetStudioId() string {
+	if x != nil {
+		return x.StudioId
+	}
+	return ""
+}
+
+func (x *OtherLimit) GetPlanId() string {
+	if x != nil {
+		return x.PlanId
+	}
+	return ""
+}
+
+// ForgivenRemoval is a removal of a device that does not count.
+type ForgivenRemoval struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When the device was deactivated. A request without it means the latest removal that counts.
+	RemovedAt     *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=removed_at,json=removedAt,proto3" json:"removed_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgivenRemoval) Reset() {
+	*x = ForgivenRemoval{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgivenRemoval) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgivenRemoval) ProtoMessage() {}
+
+func (x *ForgivenRemoval) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgivenRemoval.ProtoReflect.Descriptor instead.
+func (*ForgivenRemoval) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ForgivenRemoval) GetRemovedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RemovedAt
+	}
+	return nil
+}
+
+// ForgivenUse is a download or a counted playback that does not count.
+type ForgivenUse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	TitleId string                 `protobuf:"bytes,1,opt,name=title_id,json=titleId,proto3" json:"title_id,omitempty"`
+	// A request without it means any device.
+	DeviceId string `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	// A request without it means the latest that counts.
+	UsedAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=used_at,json=usedAt,proto3" json:"used_at,omitempty"`
+	// A playback. Otherwise it is a download.
+	Playback      bool `protobuf:"varint,4,opt,name=playback,proto3" json:"playback,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgivenUse) Reset() {
+	*x = ForgivenUse{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgivenUse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgivenUse) ProtoMessage() {}
+
+func (x *ForgivenUse) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgivenUse.ProtoReflect.Descriptor instead.
+func (*ForgivenUse) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ForgivenUse) GetTitleId() string {
+	if x != nil {
+		return x.TitleId
+	}
+	return ""
+}
+
+func (x *ForgivenUse) GetDeviceId() string {
+	if x != nil {
+		return x.DeviceId
+	}
+	return ""
+}
+
+func (x *ForgivenUse) GetUsedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UsedAt
+	}
+	return nil
+}
+
+func (x *ForgivenUse) GetPlayback() bool {
+	if x != nil {
+		return x.Playback
+	}
+	return false
+}
+
+// MergedDevice is a device that was installed anew under another id. The licences of the old id, their downloads and
+// playbacks, and the place in the plan move to the new one. The old id has no licences then; facts that it reports later
+// are judged by the licences that moved.
+type MergedDevice struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	OldDeviceId string                 `protobuf:"bytes,1,opt,name=old_device_id,json=oldDeviceId,proto3" json:"old_device_id,omitempty"`
+	NewDeviceId string                 `protobuf:"bytes,2,opt,name=new_device_id,json=newDeviceId,proto3" json:"new_device_id,omitempty"`
+	// The licences that moved, also the inactive ones that rules still know. Set by the service.
+	Licenses      uint32 `protobuf:"varint,3,opt,name=licenses,proto3" json:"licenses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MergedDevice) Reset() {
+	*x = MergedDevice{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MergedDevice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MergedDevice) ProtoMessage() {}
+
+func (x *MergedDevice) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MergedDevice.ProtoReflect.Descriptor instead.
+func (*MergedDevice) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *MergedDevice) GetOldDeviceId() string {
+	if x != nil {
+		return x.OldDeviceId
+	}
+	return ""
+}
+
+func (x *MergedDevice) GetNewDeviceId() string {
+	if x != nil {
+		return x.NewDeviceId
+	}
+	return ""
+}
+
+func (x *MergedDevice) GetLicenses() uint32 {
+	if x != nil {
+		return x.Licenses
+	}
+	return 0
+}
+
+type GrantExceptionRequest struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	CustomerId   string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
+	CommandId    string                 `protobuf:"bytes,2,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
+	IssuedAt     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=issued_at,json=issuedAt,proto3" json:"issued_at,omitempty"`
+	ValidateOnly bool                   `protobuf:"varint,4,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// Required, at most 500 bytes: why the exception is made. It is recorded in the customer's history.
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// With limit, required: when the limit of the policy holds again. Otherwise it must be absent.
+	Until *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=until,proto3" json:"until,omitempty"`
+	// Exactly one.
+	//
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*GrantExceptionRequest_Limit
+	//	*GrantExceptionRequest_Removal
+	//	*GrantExceptionRequest_Use
+	//	*GrantExceptionRequest_Merge
+	Kind          isGrantExceptionRequest_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GrantExceptionRequest) Reset() {
+	*x = GrantExceptionRequest{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GrantExceptionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GrantExceptionRequest) ProtoMessage() {}
+
+func (x *GrantExceptionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GrantExceptionRequest.ProtoReflect.Descriptor instead.
+func (*GrantExceptionRequest) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *GrantExceptionRequest) GetCustomerId() string {
+	if x != nil {
+		return x.CustomerId
+	}
+	return ""
+}
+
+func (x *GrantExceptionRequest) GetCommandId() string {
+	if x != nil {
+		return x.CommandId
+	}
+	return ""
+}
+
+func (x *GrantExceptionRequest) GetIssuedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.IssuedAt
+	}
+	return nil
+}
+
+func (x *GrantExceptionRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *GrantExceptionRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *GrantExceptionRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *GrantExceptionRequest) GetKind() isGrantExceptionRequest_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *GrantExceptionRequest) GetLimit() *OtherLimit {
+	if x != nil {
+		if x, ok := x.Kind.(*GrantExceptionRequest_Limit); ok {
+			return x.Limit
+		}
+	}
+	return nil
+}
+
+func (x *GrantExceptionRequest) GetRemoval() *ForgivenRemoval {
+	if x != nil {
+		if x, ok := x.Kind.(*GrantExceptionRequest_Removal); ok {
+			return x.Removal
+		}
+	}
+	return nil
+}
+
+func (x *GrantExceptionRequest) GetUse() *ForgivenUse {
+	if x != nil {
+		if x, ok := x.Kind.(*GrantExceptionRequest_Use); ok {
+			return x.Use
+		}
+	}
+	return nil
+}
+
+func (x *GrantExceptionRequest) GetMerge() *MergedDevice {
+	if x != nil {
+		if x, ok := x.Kind.(*GrantExceptionRequest_Merge); ok {
+			return x.Merge
+		}
+	}
+	return nil
+}
+
+type isGrantExceptionRequest_Kind interface {
+	isGrantExceptionRequest_Kind()
+}
+
+type GrantExceptionRequest_Limit struct {
+	Limit *OtherLimit `protobuf:"bytes,7,opt,name=limit,proto3,oneof"`
+}
+
+type GrantExceptionRequest_Removal struct {
+	Removal *ForgivenRemoval `protobuf:"bytes,8,opt,name=removal,proto3,oneof"`
+}
+
+type GrantExceptionRequest_Use struct {
+	Use *ForgivenUse `protobuf:"bytes,9,opt,name=use,proto3,oneof"`
+}
+
+type GrantExceptionRequest_Merge struct {
+	Merge *MergedDevice `protobuf:"bytes,10,opt,name=merge,proto3,oneof"`
+}
+
+func (*GrantExceptionRequest_Limit) isGrantExceptionRequest_Kind() {}
+
+func (*GrantExceptionRequest_Removal) isGrantExceptionRequest_Kind() {}
+
+func (*GrantExceptionRequest_Use) isGrantExceptionRequest_Kind() {}
+
+func (*GrantExceptionRequest_Merge) isGrantExceptionRequest_Kind() {}
+
+type GrantExceptionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	CustomerId    string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
+	Exception     *Exception             `protobuf:"bytes,2,opt,name=exception,proto3" json:"exception,omitempty"`
+	Sequence      uint64                 `protobuf:"varint,3,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Duplicate     bool                   `protobuf:"varint,4,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GrantExceptionResponse) Reset() {
+	*x = GrantExceptionResponse{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GrantExceptionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GrantExceptionResponse) ProtoMessage() {}
+
+func (x *GrantExceptionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GrantExceptionResponse.ProtoReflect.Descriptor instead.
+func (*GrantExceptionResponse) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *GrantExceptionResponse) GetCustomerId() string {
+	if x != nil {
+		return x.CustomerId
+	}
+	return ""
+}
+
+func (x *GrantExceptionResponse) GetException() *Exception {
+	if x != nil {
+		return x.Exception
+	}
+	return nil
+}
+
+func (x *GrantExceptionResponse) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *GrantExceptionResponse) GetDuplicate() bool {
+	if x != nil {
+		return x.Duplicate
+	}
+	return false
+}
+
+type WithdrawExceptionRequest struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	CustomerId   string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
+	CommandId    string                 `protobuf:"bytes,2,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
+	IssuedAt     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=issued_at,json=issuedAt,proto3" json:"issued_at,omitempty"`
+	ValidateOnly bool                   `protobuf:"varint,4,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// Required, as in GrantExceptionRequest.
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Exception.number.
+	Number        uint64 `protobuf:"varint,6,opt,name=number,proto3" json:"number,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WithdrawExceptionRequest) Reset() {
+	*x = WithdrawExceptionRequest{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WithdrawExceptionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WithdrawExceptionRequest) ProtoMessage() {}
+
+func (x *WithdrawExceptionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WithdrawExceptionRequest.ProtoReflect.Descriptor instead.
+func (*WithdrawExceptionRequest) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *WithdrawExceptionRequest) GetCustomerId() string {
+	if x != nil {
+		return x.CustomerId
+	}
+	return ""
+}
+
+func (x *WithdrawExceptionRequest) GetCommandId() string {
+	if x != nil {
+		return x.CommandId
+	}
+	return ""
+}
+
+func (x *WithdrawExceptionRequest) GetIssuedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.IssuedAt
+	}
+	return nil
+}
+
+func (x *WithdrawExceptionRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *WithdrawExceptionRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *WithdrawExceptionRequest) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+type WithdrawExceptionResponse struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	CustomerId string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
+	// The exception that ended.
+	Exception     *Exception `protobuf:"bytes,2,opt,name=exception,proto3" json:"exception,omitempty"`
+	Sequence      uint64     `protobuf:"varint,3,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Duplicate     bool       `protobuf:"varint,4,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WithdrawExceptionResponse) Reset() {
+	*x = WithdrawExceptionResponse{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WithdrawExceptionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WithdrawExceptionResponse) ProtoMessage() {}
+
+func (x *WithdrawExceptionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WithdrawExceptionResponse.ProtoReflect.Descriptor instead.
+func (*WithdrawExceptionResponse) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *WithdrawExceptionResponse) GetCustomerId() string {
+	if x != nil {
+		return x.CustomerId
+	}
+	return ""
+}
+
+func (x *WithdrawExceptionResponse) GetException() *Exception {
+	if x != nil {
+		return x.Exception
+	}
+	return nil
+}
+
+func (x *WithdrawExceptionResponse) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *WithdrawExceptionResponse) GetDuplicate() bool {
+	if x != nil {
+		return x.Duplicate
+	}
+	return false
+}
+
 type ListLicensesRequest struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	CustomerId string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
@@ -2256,7 +3157,7 @@ type ListLicensesRequest struct {
 
 func (x *ListLicensesRequest) Reset() {
 	*x = ListLicensesRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2268,7 +3169,7 @@ func (x *ListLicensesRequest) String() string {
 func (*ListLicensesRequest) ProtoMessage() {}
 
 func (x *ListLicensesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2281,7 +3182,7 @@ func (x *ListLicensesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLicensesRequest.ProtoReflect.Descriptor instead.
 func (*ListLicensesRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{22}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListLicensesRequest) GetCustomerId() string {
@@ -2328,7 +3229,7 @@ type ListLicensesResponse struct {
 
 func (x *ListLicensesResponse) Reset() {
 	*x = ListLicensesResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2340,7 +3241,7 @@ func (x *ListLicensesResponse) String() string {
 func (*ListLicensesResponse) ProtoMessage() {}
 
 func (x *ListLicensesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2353,7 +3254,7 @@ func (x *ListLicensesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLicensesResponse.ProtoReflect.Descriptor instead.
 func (*ListLicensesResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{23}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListLicensesResponse) GetLicenses() []*License {
@@ -2400,7 +3301,7 @@ type ListDownloadsRequest struct {
 
 func (x *ListDownloadsRequest) Reset() {
 	*x = ListDownloadsRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2412,7 +3313,7 @@ func (x *ListDownloadsRequest) String() string {
 func (*ListDownloadsRequest) ProtoMessage() {}
 
 func (x *ListDownloadsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2425,7 +3326,7 @@ func (x *ListDownloadsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDownloadsRequest.ProtoReflect.Descriptor instead.
 func (*ListDownloadsRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{24}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListDownloadsRequest) GetCustomerId() string {
@@ -2477,7 +3378,7 @@ type Download struct {
 
 func (x *Download) Reset() {
 	*x = Download{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2489,7 +3390,7 @@ func (x *Download) String() string {
 func (*Download) ProtoMessage() {}
 
 func (x *Download) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2502,7 +3403,7 @@ func (x *Download) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Download.ProtoReflect.Descriptor instead.
 func (*Download) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{25}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Download) GetDeviceId() string {
@@ -2557,7 +3458,7 @@ type ListDownloadsResponse struct {
 
 func (x *ListDownloadsResponse) Reset() {
 	*x = ListDownloadsResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2569,7 +3470,7 @@ func (x *ListDownloadsResponse) String() string {
 func (*ListDownloadsResponse) ProtoMessage() {}
 
 func (x *ListDownloadsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2582,7 +3483,7 @@ func (x *ListDownloadsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDownloadsResponse.ProtoReflect.Descriptor instead.
 func (*ListDownloadsResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{26}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListDownloadsResponse) GetCustomerId() string {
@@ -2660,7 +3561,7 @@ type ListDevicesRequest struct {
 
 func (x *ListDevicesRequest) Reset() {
 	*x = ListDevicesRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2672,7 +3573,7 @@ func (x *ListDevicesRequest) String() string {
 func (*ListDevicesRequest) ProtoMessage() {}
 
 func (x *ListDevicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2685,7 +3586,7 @@ func (x *ListDevicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDevicesRequest.ProtoReflect.Descriptor instead.
 func (*ListDevicesRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{27}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListDevicesRequest) GetCustomerId() string {
@@ -2722,14 +3623,16 @@ type Device struct {
 	// Selected to stay when the plan shrank, or to stay if it shrinks.
 	Selected bool `protobuf:"varint,6,opt,name=selected,proto3" json:"selected,omitempty"`
 	// Active licences of those that the plan allows on one device. In GetCustomer only.
-	Licenses      *Quota `protobuf:"bytes,20,opt,name=licenses,proto3" json:"licenses,omitempty"`
+	Licenses *Quota `protobuf:"bytes,20,opt,name=licenses,proto3" json:"licenses,omitempty"`
+	// The device that this one was merged into; empty if it was not.
+	MergedInto    string `protobuf:"bytes,16,opt,name=merged_into,json=mergedInto,proto3" json:"merged_into,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2741,7 +3644,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2754,7 +3657,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{28}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Device) GetDeviceId() string {
@@ -2806,6 +3709,13 @@ func (x *Device) GetLicenses() *Quota {
 	return nil
 }
 
+func (x *Device) GetMergedInto() string {
+	if x != nil {
+		return x.MergedInto
+	}
+	return ""
+}
+
 type ListDevicesResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Devices []*Device              `protobuf:"bytes,1,rep,name=devices,proto3" json:"devices,omitempty"`
@@ -2818,14 +3728,16 @@ type ListDevicesResponse struct {
 	// When the present plan was chosen; absent for the default plan.
 	PlanChangedAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=plan_changed_at,json=planChangedAt,proto3" json:"plan_changed_at,omitempty"`
 	// Set if the answer may be out of date.
-	Stale         *Stale `protobuf:"bytes,12,opt,name=stale,proto3" json:"stale,omitempty"`
+	Stale *Stale `protobuf:"bytes,12,opt,name=stale,proto3" json:"stale,omitempty"`
+	// The exceptions that count now, by number.
+	Exceptions    []*Exception `protobuf:"bytes,16,rep,name=exceptions,proto3" json:"exceptions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListDevicesResponse) Reset() {
 	*x = ListDevicesResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[29]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2837,7 +3749,7 @@ func (x *ListDevicesResponse) String() string {
 func (*ListDevicesResponse) ProtoMessage() {}
 
 func (x *ListDevicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[29]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2850,7 +3762,7 @@ func (x *ListDevicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDevicesResponse.ProtoReflect.Descriptor instead.
 func (*ListDevicesResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{29}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListDevicesResponse) GetDevices() []*Device {
@@ -2902,6 +3814,13 @@ func (x *ListDevicesResponse) GetStale() *Stale {
 	return nil
 }
 
+func (x *ListDevicesResponse) GetExceptions() []*Exception {
+	if x != nil {
+		return x.Exceptions
+	}
+	return nil
+}
+
 type GetCustomerRequest struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	CustomerId string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
@@ -2914,7 +3833,7 @@ type GetCustomerRequest struct {
 
 func (x *GetCustomerRequest) Reset() {
 	*x = GetCustomerRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[30]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2926,7 +3845,7 @@ func (x *GetCustomerRequest) String() string {
 func (*GetCustomerRequest) ProtoMessage() {}
 
 func (x *GetCustomerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[30]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2939,7 +3858,7 @@ func (x *GetCustomerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCustomerRequest.ProtoReflect.Descriptor instead.
 func (*GetCustomerRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{30}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *GetCustomerRequest) GetCustomerId() string {
@@ -2976,7 +3895,7 @@ type CustomerLicense struct {
 
 func (x *CustomerLicense) Reset() {
 	*x = CustomerLicense{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[31]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2988,7 +3907,7 @@ func (x *CustomerLicense) String() string {
 func (*CustomerLicense) ProtoMessage() {}
 
 func (x *CustomerLicense) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[31]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3001,7 +3920,7 @@ func (x *CustomerLicense) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomerLicense.ProtoReflect.Descriptor instead.
 func (*CustomerLicense) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{31}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *CustomerLicense) GetLicense() *License {
@@ -3041,7 +3960,7 @@ type Quota struct {
 
 func (x *Quota) Reset() {
 	*x = Quota{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[32]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3053,7 +3972,7 @@ func (x *Quota) String() string {
 func (*Quota) ProtoMessage() {}
 
 func (x *Quota) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[32]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3066,7 +3985,7 @@ func (x *Quota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quota.ProtoReflect.Descriptor instead.
 func (*Quota) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{32}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Quota) GetLimit() uint32 {
@@ -3114,7 +4033,7 @@ type CustomerTitle struct {
 
 func (x *CustomerTitle) Reset() {
 	*x = CustomerTitle{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[33]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3126,7 +4045,7 @@ func (x *CustomerTitle) String() string {
 func (*CustomerTitle) ProtoMessage() {}
 
 func (x *CustomerTitle) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[33]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3139,7 +4058,7 @@ func (x *CustomerTitle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomerTitle.ProtoReflect.Descriptor instead.
 func (*CustomerTitle) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{33}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *CustomerTitle) GetTitleId() string {
@@ -3189,7 +4108,7 @@ type CustomerStudio struct {
 
 func (x *CustomerStudio) Reset() {
 	*x = CustomerStudio{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[34]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3201,7 +4120,7 @@ func (x *CustomerStudio) String() string {
 func (*CustomerStudio) ProtoMessage() {}
 
 func (x *CustomerStudio) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[34]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3214,7 +4133,7 @@ func (x *CustomerStudio) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomerStudio.ProtoReflect.Descriptor instead.
 func (*CustomerStudio) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{34}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *CustomerStudio) GetStudioId() string {
@@ -3267,14 +4186,16 @@ type GetCustomerResponse struct {
 	Sequence      uint64 `protobuf:"varint,11,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	NextPageToken string `protobuf:"bytes,12,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	// Set if the answer may be out of date.
-	Stale         *Stale `protobuf:"bytes,19,opt,name=stale,proto3" json:"stale,omitempty"`
+	Stale *Stale `protobuf:"bytes,19,opt,name=stale,proto3" json:"stale,omitempty"`
+	// The exceptions that count now, by number, on each page.
+	Exceptions    []*Exception `protobuf:"bytes,23,rep,name=exceptions,proto3" json:"exceptions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetCustomerResponse) Reset() {
 	*x = GetCustomerResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[35]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3286,7 +4207,7 @@ func (x *GetCustomerResponse) String() string {
 func (*GetCustomerResponse) ProtoMessage() {}
 
 func (x *GetCustomerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[35]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3299,7 +4220,7 @@ func (x *GetCustomerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCustomerResponse.ProtoReflect.Descriptor instead.
 func (*GetCustomerResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{35}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GetCustomerResponse) GetCustomerId() string {
@@ -3421,6 +4342,13 @@ func (x *GetCustomerResponse) GetStale() *Stale {
 	return nil
 }
 
+func (x *GetCustomerResponse) GetExceptions() []*Exception {
+	if x != nil {
+		return x.Exceptions
+	}
+	return nil
+}
+
 // Refusal is the detail of a FAILED_PRECONDITION (NOT_FOUND for RULE_NO_LICENSE, RULE_UNKNOWN_DEVICE
 // and RULE_UNKNOWN_PLAN) error: the rules that said no. It is recorded in the customer's history.
 type Refusal struct {
@@ -3450,7 +4378,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[36]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3462,7 +4390,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[36]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3475,7 +4403,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{36}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Refusal) GetRule() Rule {
@@ -3566,14 +4494,17 @@ type RuleViolation struct {
 	// With RULE_DEVICE_NOT_SELECTED and RULE_SELECTION_MADE: the devices that stay, at most 8 of them.
 	StayingDeviceIds []string `protobuf:"bytes,10,rep,name=staying_device_ids,json=stayingDeviceIds,proto3" json:"staying_device_ids,omitempty"`
 	// With RULE_DEVICE_NOT_SELECTED: SelectDevices may still choose other devices.
-	Selectable    bool `protobuf:"varint,11,opt,name=selectable,proto3" json:"selectable,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Selectable bool `protobuf:"varint,11,opt,name=selectable,proto3" json:"selectable,omitempty"`
+	// The exception that the limit comes from, and until when it holds; 0 and absent for a limit of the policy.
+	ExceptionNumber uint64                 `protobuf:"varint,21,opt,name=exception_number,json=exceptionNumber,proto3" json:"exception_number,omitempty"`
+	ExceptionUntil  *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=exception_until,json=exceptionUntil,proto3" json:"exception_until,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *RuleViolation) Reset() {
 	*x = RuleViolation{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[37]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3585,7 +4516,7 @@ func (x *RuleViolation) String() string {
 func (*RuleViolation) ProtoMessage() {}
 
 func (x *RuleViolation) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[37]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3598,7 +4529,7 @@ func (x *RuleViolation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuleViolation.ProtoReflect.Descriptor instead.
 func (*RuleViolation) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{37}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RuleViolation) GetRule() Rule {
@@ -3678,6 +4609,20 @@ func (x *RuleViolation) GetSelectable() bool {
 	return false
 }
 
+func (x *RuleViolation) GetExceptionNumber() uint64 {
+	if x != nil {
+		return x.ExceptionNumber
+	}
+	return 0
+}
+
+func (x *RuleViolation) GetExceptionUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExceptionUntil
+	}
+	return nil
+}
+
 // Remedy is something that a customer can end to make a command allowed.
 type Remedy struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -3690,7 +4635,7 @@ type Remedy struct {
 
 func (x *Remedy) Reset() {
 	*x = Remedy{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[38]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3702,7 +4647,7 @@ func (x *Remedy) String() string {
 func (*Remedy) ProtoMessage() {}
 
 func (x *Remedy) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[38]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3715,7 +4660,7 @@ func (x *Remedy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remedy.ProtoReflect.Descriptor instead.
 func (*Remedy) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{38}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Remedy) GetDeviceId() string {
@@ -3747,7 +4692,7 @@ type SessionRequest struct {
 
 func (x *SessionRequest) Reset() {
 	*x = SessionRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[39]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3759,7 +4704,7 @@ func (x *SessionRequest) String() string {
 func (*SessionRequest) ProtoMessage() {}
 
 func (x *SessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[39]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3772,7 +4717,7 @@ func (x *SessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRequest.ProtoReflect.Descriptor instead.
 func (*SessionRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{39}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *SessionRequest) GetCalls() []*SessionCall {
@@ -3815,6 +4760,8 @@ type SessionCall struct {
 	//	*SessionCall_SyncDevice
 	//	*SessionCall_GetCustomer
 	//	*SessionCall_SelectDevices
+	//	*SessionCall_GrantException
+	//	*SessionCall_WithdrawException
 	Request       isSessionCall_Request `protobuf_oneof:"request"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3822,7 +4769,7 @@ type SessionCall struct {
 
 func (x *SessionCall) Reset() {
 	*x = SessionCall{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[40]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3834,7 +4781,7 @@ func (x *SessionCall) String() string {
 func (*SessionCall) ProtoMessage() {}
 
 func (x *SessionCall) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[40]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3847,7 +4794,7 @@ func (x *SessionCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionCall.ProtoReflect.Descriptor instead.
 func (*SessionCall) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{40}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *SessionCall) GetId() uint64 {
@@ -3986,6 +4933,24 @@ func (x *SessionCall) GetSelectDevices() *SelectDevicesRequest {
 	return nil
 }
 
+func (x *SessionCall) GetGrantException() *GrantExceptionRequest {
+	if x != nil {
+		if x, ok := x.Request.(*SessionCall_GrantException); ok {
+			return x.GrantException
+		}
+	}
+	return nil
+}
+
+func (x *SessionCall) GetWithdrawException() *WithdrawExceptionRequest {
+	if x != nil {
+		if x, ok := x.Request.(*SessionCall_WithdrawException); ok {
+			return x.WithdrawException
+		}
+	}
+	return nil
+}
+
 type isSessionCall_Request interface {
 	isSessionCall_Request()
 }
@@ -4038,6 +5003,14 @@ type SessionCall_SelectDevices struct {
 	SelectDevices *SelectDevicesRequest `protobuf:"bytes,15,opt,name=select_devices,json=selectDevices,proto3,oneof"`
 }
 
+type SessionCall_GrantException struct {
+	GrantException *GrantExceptionRequest `protobuf:"bytes,25,opt,name=grant_exception,json=grantException,proto3,oneof"`
+}
+
+type SessionCall_WithdrawException struct {
+	WithdrawException *WithdrawExceptionRequest `protobuf:"bytes,26,opt,name=withdraw_exception,json=withdrawException,proto3,oneof"`
+}
+
 func (*SessionCall_AcquireLicense) isSessionCall_Request() {}
 
 func (*SessionCall_RenewLicense) isSessionCall_Request() {}
@@ -4062,6 +5035,10 @@ func (*SessionCall_GetCustomer) isSessionCall_Request() {}
 
 func (*SessionCall_SelectDevices) isSessionCall_Request() {}
 
+func (*SessionCall_GrantException) isSessionCall_Request() {}
+
+func (*SessionCall_WithdrawException) isSessionCall_Request() {}
+
 // SessionResponse is what the server of a session had to send at one time.
 type SessionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -4077,7 +5054,7 @@ type SessionResponse struct {
 
 func (x *SessionResponse) Reset() {
 	*x = SessionResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[41]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4089,7 +5066,7 @@ func (x *SessionResponse) String() string {
 func (*SessionResponse) ProtoMessage() {}
 
 func (x *SessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[41]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4102,7 +5079,7 @@ func (x *SessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionResponse.ProtoReflect.Descriptor instead.
 func (*SessionResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{41}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *SessionResponse) GetLimits() *SessionLimits {
@@ -4145,7 +5122,7 @@ type SessionLimits struct {
 
 func (x *SessionLimits) Reset() {
 	*x = SessionLimits{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[42]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4157,7 +5134,7 @@ func (x *SessionLimits) String() string {
 func (*SessionLimits) ProtoMessage() {}
 
 func (x *SessionLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[42]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4170,7 +5147,7 @@ func (x *SessionLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionLimits.ProtoReflect.Descriptor instead.
 func (*SessionLimits) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{42}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *SessionLimits) GetMaxMessageBytes() uint32 {
@@ -4228,6 +5205,8 @@ type SessionOutcome struct {
 	//	*SessionOutcome_SyncDevice
 	//	*SessionOutcome_GetCustomer
 	//	*SessionOutcome_SelectDevices
+	//	*SessionOutcome_GrantException
+	//	*SessionOutcome_WithdrawException
 	Outcome       isSessionOutcome_Outcome `protobuf_oneof:"outcome"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4235,7 +5214,7 @@ type SessionOutcome struct {
 
 func (x *SessionOutcome) Reset() {
 	*x = SessionOutcome{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[43]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4247,7 +5226,7 @@ func (x *SessionOutcome) String() string {
 func (*SessionOutcome) ProtoMessage() {}
 
 func (x *SessionOutcome) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[43]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4260,7 +5239,7 @@ func (x *SessionOutcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionOutcome.ProtoReflect.Descriptor instead.
 func (*SessionOutcome) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{43}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *SessionOutcome) GetId() uint64 {
@@ -4394,6 +5373,24 @@ func (x *SessionOutcome) GetSelectDevices() *SelectDevicesResponse {
 	return nil
 }
 
+func (x *SessionOutcome) GetGrantException() *GrantExceptionResponse {
+	if x != nil {
+		if x, ok := x.Outcome.(*SessionOutcome_GrantException); ok {
+			return x.GrantException
+		}
+	}
+	return nil
+}
+
+func (x *SessionOutcome) GetWithdrawException() *WithdrawExceptionResponse {
+	if x != nil {
+		if x, ok := x.Outcome.(*SessionOutcome_WithdrawException); ok {
+			return x.WithdrawException
+		}
+	}
+	return nil
+}
+
 type isSessionOutcome_Outcome interface {
 	isSessionOutcome_Outcome()
 }
@@ -4451,6 +5448,14 @@ type SessionOutcome_SelectDevices struct {
 	SelectDevices *SelectDevicesResponse `protobuf:"bytes,15,opt,name=select_devices,json=selectDevices,proto3,oneof"`
 }
 
+type SessionOutcome_GrantException struct {
+	GrantException *GrantExceptionResponse `protobuf:"bytes,25,opt,name=grant_exception,json=grantException,proto3,oneof"`
+}
+
+type SessionOutcome_WithdrawException struct {
+	WithdrawException *WithdrawExceptionResponse `protobuf:"bytes,26,opt,name=withdraw_exception,json=withdrawException,proto3,oneof"`
+}
+
 func (*SessionOutcome_Error) isSessionOutcome_Outcome() {}
 
 func (*SessionOutcome_AcquireLicense) isSessionOutcome_Outcome() {}
@@ -4476,6 +5481,10 @@ func (*SessionOutcome_SyncDevice) isSessionOutcome_Outcome() {}
 func (*SessionOutcome_GetCustomer) isSessionOutcome_Outcome() {}
 
 func (*SessionOutcome_SelectDevices) isSessionOutcome_Outcome() {}
+
+func (*SessionOutcome_GrantException) isSessionOutcome_Outcome() {}
+
+func (*SessionOutcome_WithdrawException) isSessionOutcome_Outcome() {}
 
 var File_licensed_v1_license_service_proto protoreflect.FileDescriptor
 
@@ -4681,7 +5690,74 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\tduplicate\x18\x05 \x01(\bR\tduplicate\"j\n" +
 	"\x05Stale\x12/\n" +
 	"\x05as_of\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\x120\n" +
-	"\x06source\x18\x02 \x01(\x0e2\x18.licensed.v1.StaleSourceR\x06source\"\x9d\x01\n" +
+	"\x06source\x18\x02 \x01(\x0e2\x18.licensed.v1.StaleSourceR\x06source\"\xfc\x02\n" +
+	"\tException\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x129\n" +
+	"\n" +
+	"granted_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tgrantedAt\x120\n" +
+	"\x05until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12/\n" +
+	"\x05limit\x18\x05 \x01(\v2\x17.licensed.v1.OtherLimitH\x00R\x05limit\x128\n" +
+	"\aremoval\x18\x06 \x01(\v2\x1c.licensed.v1.ForgivenRemovalH\x00R\aremoval\x12,\n" +
+	"\x03use\x18\a \x01(\v2\x18.licensed.v1.ForgivenUseH\x00R\x03use\x121\n" +
+	"\x05merge\x18\b \x01(\v2\x19.licensed.v1.MergedDeviceH\x00R\x05mergeB\x06\n" +
+	"\x04kind\"\xae\x01\n" +
+	"\n" +
+	"OtherLimit\x12*\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x16.licensed.v1.LimitKindR\x04kind\x12\x19\n" +
+	"\x05limit\x18\x02 \x01(\rH\x00R\x05limit\x88\x01\x01\x12\x19\n" +
+	"\btitle_id\x18\x03 \x01(\tR\atitleId\x12\x1b\n" +
+	"\tstudio_id\x18\x04 \x01(\tR\bstudioId\x12\x17\n" +
+	"\aplan_id\x18\x05 \x01(\tR\x06planIdB\b\n" +
+	"\x06_limit\"L\n" +
+	"\x0fForgivenRemoval\x129\n" +
+	"\n" +
+	"removed_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tremovedAt\"\x96\x01\n" +
+	"\vForgivenUse\x12\x19\n" +
+	"\btitle_id\x18\x01 \x01(\tR\atitleId\x12\x1b\n" +
+	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x123\n" +
+	"\aused_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x06usedAt\x12\x1a\n" +
+	"\bplayback\x18\x04 \x01(\bR\bplayback\"r\n" +
+	"\fMergedDevice\x12\"\n" +
+	"\rold_device_id\x18\x01 \x01(\tR\voldDeviceId\x12\"\n" +
+	"\rnew_device_id\x18\x02 \x01(\tR\vnewDeviceId\x12\x1a\n" +
+	"\blicenses\x18\x03 \x01(\rR\blicenses\"\xd3\x03\n" +
+	"\x15GrantExceptionRequest\x12\x1f\n" +
+	"\vcustomer_id\x18\x01 \x01(\tR\n" +
+	"customerId\x12\x1d\n" +
+	"\n" +
+	"command_id\x18\x02 \x01(\tR\tcommandId\x127\n" +
+	"\tissued_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bissuedAt\x12#\n" +
+	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x120\n" +
+	"\x05until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12/\n" +
+	"\x05limit\x18\a \x01(\v2\x17.licensed.v1.OtherLimitH\x00R\x05limit\x128\n" +
+	"\aremoval\x18\b \x01(\v2\x1c.licensed.v1.ForgivenRemovalH\x00R\aremoval\x12,\n" +
+	"\x03use\x18\t \x01(\v2\x18.licensed.v1.ForgivenUseH\x00R\x03use\x121\n" +
+	"\x05merge\x18\n" +
+	" \x01(\v2\x19.licensed.v1.MergedDeviceH\x00R\x05mergeB\x06\n" +
+	"\x04kind\"\xa9\x01\n" +
+	"\x16GrantExceptionResponse\x12\x1f\n" +
+	"\vcustomer_id\x18\x01 \x01(\tR\n" +
+	"customerId\x124\n" +
+	"\texception\x18\x02 \x01(\v2\x16.licensed.v1.ExceptionR\texception\x12\x1a\n" +
+	"\bsequence\x18\x03 \x01(\x04R\bsequence\x12\x1c\n" +
+	"\tduplicate\x18\x04 \x01(\bR\tduplicate\"\xe8\x01\n" +
+	"\x18WithdrawExceptionRequest\x12\x1f\n" +
+	"\vcustomer_id\x18\x01 \x01(\tR\n" +
+	"customerId\x12\x1d\n" +
+	"\n" +
+	"command_id\x18\x02 \x01(\tR\tcommandId\x127\n" +
+	"\tissued_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bissuedAt\x12#\n" +
+	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06number\x18\x06 \x01(\x04R\x06number\"\xac\x01\n" +
+	"\x19WithdrawExceptionResponse\x12\x1f\n" +
+	"\vcustomer_id\x18\x01 \x01(\tR\n" +
+	"customerId\x124\n" +
+	"\texception\x18\x02 \x01(\v2\x16.licensed.v1.ExceptionR\texception\x12\x1a\n" +
+	"\bsequence\x18\x03 \x01(\x04R\bsequence\x12\x1c\n" +
+	"\tduplicate\x18\x04 \x01(\bR\tduplicate\"\x9d\x01\n" +
 	"\x13ListLicensesRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12)\n" +
@@ -4724,7 +5800,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"customerId\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"\xb7\x02\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"\xd8\x02\n" +
 	"\x06Device\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x16\n" +
 	"\x06active\x18\x02 \x01(\bR\x06active\x12'\n" +
@@ -4732,7 +5808,9 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x10last_download_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x0elastDownloadAt\x12=\n" +
 	"\factivated_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\vactivatedAt\x12\x1a\n" +
 	"\bselected\x18\x06 \x01(\bR\bselected\x12.\n" +
-	"\blicenses\x18\x14 \x01(\v2\x12.licensed.v1.QuotaR\blicenses\"\xb2\x02\n" +
+	"\blicenses\x18\x14 \x01(\v2\x12.licensed.v1.QuotaR\blicenses\x12\x1f\n" +
+	"\vmerged_into\x18\x10 \x01(\tR\n" +
+	"mergedInto\"\xea\x02\n" +
 	"\x13ListDevicesResponse\x12-\n" +
 	"\adevices\x18\x01 \x03(\v2\x13.licensed.v1.DeviceR\adevices\x12!\n" +
 	"\fdevice_limit\x18\x02 \x01(\rR\vdeviceLimit\x12\x17\n" +
@@ -4740,7 +5818,10 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\bsequence\x18\x04 \x01(\x04R\bsequence\x12&\n" +
 	"\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageToken\x12B\n" +
 	"\x0fplan_changed_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rplanChangedAt\x12(\n" +
-	"\x05stale\x18\f \x01(\v2\x12.licensed.v1.StaleR\x05stale\"q\n" +
+	"\x05stale\x18\f \x01(\v2\x12.licensed.v1.StaleR\x05stale\x126\n" +
+	"\n" +
+	"exceptions\x18\x10 \x03(\v2\x16.licensed.v1.ExceptionR\n" +
+	"exceptions\"q\n" +
 	"\x12GetCustomerRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1b\n" +
@@ -4766,7 +5847,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x06yearly\x18\x05 \x01(\v2\x12.licensed.v1.QuotaR\x06yearly\"]\n" +
 	"\x0eCustomerStudio\x12\x1b\n" +
 	"\tstudio_id\x18\x01 \x01(\tR\bstudioId\x12.\n" +
-	"\blicenses\x18\x02 \x01(\v2\x12.licensed.v1.QuotaR\blicenses\"\xd3\x06\n" +
+	"\blicenses\x18\x02 \x01(\v2\x12.licensed.v1.QuotaR\blicenses\"\x8b\a\n" +
 	"\x13GetCustomerResponse\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12/\n" +
@@ -4789,7 +5870,10 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"allowances\x12\x1a\n" +
 	"\bsequence\x18\v \x01(\x04R\bsequence\x12&\n" +
 	"\x0fnext_page_token\x18\f \x01(\tR\rnextPageToken\x12(\n" +
-	"\x05stale\x18\x13 \x01(\v2\x12.licensed.v1.StaleR\x05stale\"\xd6\x02\n" +
+	"\x05stale\x18\x13 \x01(\v2\x12.licensed.v1.StaleR\x05stale\x126\n" +
+	"\n" +
+	"exceptions\x18\x17 \x03(\v2\x16.licensed.v1.ExceptionR\n" +
+	"exceptions\"\xd6\x02\n" +
 	"\aRefusal\x12%\n" +
 	"\x04rule\x18\x01 \x01(\x0e2\x11.licensed.v1.RuleR\x04rule\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x18\n" +
@@ -4802,7 +5886,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"violations\x18\b \x03(\v2\x1a.licensed.v1.RuleViolationR\n" +
 	"violations\x12 \n" +
 	"\fcan_be_freed\x18\t \x01(\bR\n" +
-	"canBeFreed\"\x90\x03\n" +
+	"canBeFreed\"\x80\x04\n" +
 	"\rRuleViolation\x12%\n" +
 	"\x04rule\x18\x01 \x01(\x0e2\x11.licensed.v1.RuleR\x04rule\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x18\n" +
@@ -4817,13 +5901,15 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	" \x03(\tR\x10stayingDeviceIds\x12\x1e\n" +
 	"\n" +
 	"selectable\x18\v \x01(\bR\n" +
-	"selectable\"@\n" +
+	"selectable\x12)\n" +
+	"\x10exception_number\x18\x15 \x01(\x04R\x0fexceptionNumber\x12C\n" +
+	"\x0fexception_until\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\x0eexceptionUntil\"@\n" +
 	"\x06Remedy\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x19\n" +
 	"\btitle_id\x18\x02 \x01(\tR\atitleId\"\\\n" +
 	"\x0eSessionRequest\x12.\n" +
 	"\x05calls\x18\x01 \x03(\v2\x18.licensed.v1.SessionCallR\x05calls\x12\x1a\n" +
-	"\bcanceled\x18\x02 \x03(\x04R\bcanceled\"\xfd\a\n" +
+	"\bcanceled\x18\x02 \x03(\x04R\bcanceled\"\xa4\t\n" +
 	"\vSessionCall\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x123\n" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12 \n" +
@@ -4842,7 +5928,9 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\vsync_device\x18\r \x01(\v2\x1e.licensed.v1.SyncDeviceRequestH\x00R\n" +
 	"syncDevice\x12D\n" +
 	"\fget_customer\x18\x0e \x01(\v2\x1f.licensed.v1.GetCustomerRequestH\x00R\vgetCustomer\x12J\n" +
-	"\x0eselect_devices\x18\x0f \x01(\v2!.licensed.v1.SelectDevicesRequestH\x00R\rselectDevicesB\t\n" +
+	"\x0eselect_devices\x18\x0f \x01(\v2!.licensed.v1.SelectDevicesRequestH\x00R\rselectDevices\x12M\n" +
+	"\x0fgrant_exception\x18\x19 \x01(\v2\".licensed.v1.GrantExceptionRequestH\x00R\x0egrantException\x12V\n" +
+	"\x12withdraw_exception\x18\x1a \x01(\v2%.licensed.v1.WithdrawExceptionRequestH\x00R\x11withdrawExceptionB\t\n" +
 	"\arequest\"\x9d\x01\n" +
 	"\x0fSessionResponse\x122\n" +
 	"\x06limits\x18\x01 \x01(\v2\x1a.licensed.v1.SessionLimitsR\x06limits\x127\n" +
@@ -4855,7 +5943,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\tmax_calls\x18\x03 \x01(\rR\bmaxCalls\x12\x1b\n" +
 	"\tmax_bytes\x18\x04 \x01(\rR\bmaxBytes\x12:\n" +
 	"\vmax_timeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"maxTimeout\"\xe1\a\n" +
+	"maxTimeout\"\x8a\t\n" +
 	"\x0eSessionOutcome\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12*\n" +
 	"\x05error\x18\x02 \x01(\v2\x12.google.rpc.StatusH\x00R\x05error\x12N\n" +
@@ -4873,7 +5961,9 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\vsync_device\x18\r \x01(\v2\x1f.licensed.v1.SyncDeviceResponseH\x00R\n" +
 	"syncDevice\x12E\n" +
 	"\fget_customer\x18\x0e \x01(\v2 .licensed.v1.GetCustomerResponseH\x00R\vgetCustomer\x12K\n" +
-	"\x0eselect_devices\x18\x0f \x01(\v2\".licensed.v1.SelectDevicesResponseH\x00R\rselectDevicesB\t\n" +
+	"\x0eselect_devices\x18\x0f \x01(\v2\".licensed.v1.SelectDevicesResponseH\x00R\rselectDevices\x12N\n" +
+	"\x0fgrant_exception\x18\x19 \x01(\v2#.licensed.v1.GrantExceptionResponseH\x00R\x0egrantException\x12W\n" +
+	"\x12withdraw_exception\x18\x1a \x01(\v2&.licensed.v1.WithdrawExceptionResponseH\x00R\x11withdrawExceptionB\t\n" +
 	"\aoutcome*l\n" +
 	"\bFactKind\x12\x19\n" +
 	"\x15FACT_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
@@ -4883,12 +5973,20 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\vStaleSource\x12\x1c\n" +
 	"\x18STALE_SOURCE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12STALE_SOURCE_STORE\x10\x01\x12\x1e\n" +
-	"\x1aSTALE_SOURCE_FORMER_ANSWER\x10\x02*\x83\x01\n" +
+	"\x1aSTALE_SOURCE_FORMER_ANSWER\x10\x02*\xbc\x01\n" +
+	"\tLimitKind\x12\x1a\n" +
+	"\x16LIMIT_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12LIMIT_KIND_DEVICES\x10\x01\x12\x15\n" +
+	"\x11LIMIT_KIND_STUDIO\x10\x02\x12\x15\n" +
+	"\x11LIMIT_KIND_YEARLY\x10\x03\x12\x17\n" +
+	"\x13LIMIT_KIND_REMOVALS\x10\x04\x12\x16\n" +
+	"\x12LIMIT_KIND_MONTHLY\x10\x05\x12\x1c\n" +
+	"\x18LIMIT_KIND_DEVICE_TITLES\x10\x06*\x83\x01\n" +
 	"\rLicenseStatus\x12\x1e\n" +
 	"\x1aLICENSE_STATUS_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15LICENSE_STATUS_ACTIVE\x10\x01\x12\x1a\n" +
 	"\x16LICENSE_STATUS_EXPIRED\x10\x02\x12\x1b\n" +
-	"\x17LICENSE_STATUS_RELEASED\x10\x03*\x83\x04\n" +
+	"\x17LICENSE_STATUS_RELEASED\x10\x03*\xb6\x05\n" +
 	"\x04Rule\x12\x14\n" +
 	"\x10RULE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11RULE_DEVICE_LIMIT\x10\x01\x12\x15\n" +
@@ -4911,8 +6009,14 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x12RULE_MONTHLY_LIMIT\x10\x16\x12\x16\n" +
 	"\x12RULE_NO_ALLOWANCES\x10,\x12\x18\n" +
 	"\x14RULE_ALLOWANCE_LIMIT\x10-\x12\x18\n" +
-	"\x14RULE_ALLOWANCE_ENDED\x10.2\x89\n" +
-	"\n" +
+	"\x14RULE_ALLOWANCE_ENDED\x10.\x12\x16\n" +
+	"\x12RULE_UNKNOWN_TITLE\x10\x18\x12\x17\n" +
+	"\x13RULE_UNKNOWN_STUDIO\x10\x19\x12\x1a\n" +
+	"\x16RULE_UNKNOWN_EXCEPTION\x10\x1a\x12\x1b\n" +
+	"\x17RULE_NOTHING_TO_FORGIVE\x10\x1b\x12\x14\n" +
+	"\x10RULE_DATE_PASSED\x10\x1c\x12\x18\n" +
+	"\x14RULE_EXCEPTION_LIMIT\x10\x1d\x12\x17\n" +
+	"\x13RULE_MERGE_IS_FINAL\x10\x1e2\xe0\v\n" +
 	"\x0eLicenseService\x12c\n" +
 	"\x0eAcquireLicense\x12\".licensed.v1.AcquireLicenseRequest\x1a#.licensed.v1.AcquireLicenseResponse\"\b\x8a\xcf\x18\x04\n" +
 	"\x02\x01\x02\x12]\n" +
@@ -4932,7 +6036,13 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"SyncDevice\x12\x1e.licensed.v1.SyncDeviceRequest\x1a\x1f.licensed.v1.SyncDeviceResponse\"\b\x8a\xcf\x18\x04\n" +
 	"\x02\x01\x02\x12c\n" +
 	"\rSelectDevices\x12!.licensed.v1.SelectDevicesRequest\x1a\".licensed.v1.SelectDevicesResponse\"\v\x8a\xcf\x18\a\n" +
-	"\x02\x01\x02\x12\x01\x03\x12b\n" +
+	"\x02\x01\x02\x12\x01\x03\x12e\n" +
+	"\x0eGrantException\x12\".licensed.v1.GrantExceptionRequest\x1a#.licensed.v1.GrantExceptionResponse\"\n" +
+	"\x8a\xcf\x18\x06\n" +
+	"\x01\x05\x12\x01\x03\x12n\n" +
+	"\x11WithdrawException\x12%.licensed.v1.WithdrawExceptionRequest\x1a&.licensed.v1.WithdrawExceptionResponse\"\n" +
+	"\x8a\xcf\x18\x06\n" +
+	"\x01\x05\x12\x01\x03\x12b\n" +
 	"\fListLicenses\x12 .licensed.v1.ListLicensesRequest\x1a!.licensed.v1.ListLicensesResponse\"\r\x8a\xcf\x18\x06\n" +
 	"\x04\x01\x02\x03\x04\x90\x02\x01\x12e\n" +
 	"\rListDownloads\x12!.licensed.v1.ListDownloadsRequest\x1a\".licensed.v1.ListDownloadsResponse\"\r\x8a\xcf\x18\x06\n" +
@@ -4956,194 +6066,233 @@ func file_licensed_v1_license_service_proto_rawDescGZIP() []byte {
 	return file_licensed_v1_license_service_proto_rawDescData
 }
 
-var file_licensed_v1_license_service_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_licensed_v1_license_service_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
+var file_licensed_v1_license_service_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_licensed_v1_license_service_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_licensed_v1_license_service_proto_goTypes = []any{
-	(FactKind)(0),                    // 0: licensed.v1.FactKind
-	(StaleSource)(0),                 // 1: licensed.v1.StaleSource
-	(LicenseStatus)(0),               // 2: licensed.v1.LicenseStatus
-	(Rule)(0),                        // 3: licensed.v1.Rule
-	(*License)(nil),                  // 4: licensed.v1.License
-	(*AcquireLicenseRequest)(nil),    // 5: licensed.v1.AcquireLicenseRequest
-	(*AcquireLicenseResponse)(nil),   // 6: licensed.v1.AcquireLicenseResponse
-	(*Provisional)(nil),              // 7: licensed.v1.Provisional
-	(*Allowance)(nil),                // 8: licensed.v1.Allowance
-	(*RenewLicenseRequest)(nil),      // 9: licensed.v1.RenewLicenseRequest
-	(*RenewLicenseResponse)(nil),     // 10: licensed.v1.RenewLicenseResponse
-	(*ReleaseLicenseRequest)(nil),    // 11: licensed.v1.ReleaseLicenseRequest
-	(*ReleaseLicenseResponse)(nil),   // 12: licensed.v1.ReleaseLicenseResponse
-	(*RecordPlaybackRequest)(nil),    // 13: licensed.v1.RecordPlaybackRequest
-	(*RecordPlaybackResponse)(nil),   // 14: licensed.v1.RecordPlaybackResponse
-	(*DeactivateDeviceRequest)(nil),  // 15: licensed.v1.DeactivateDeviceRequest
-	(*DeactivateDeviceResponse)(nil), // 16: licensed.v1.DeactivateDeviceResponse
-	(*Removal)(nil),                  // 17: licensed.v1.Removal
-	(*ChangePlanRequest)(nil),        // 18: licensed.v1.ChangePlanRequest
-	(*ChangePlanResponse)(nil),       // 19: licensed.v1.ChangePlanResponse
-	(*Fact)(nil),                     // 20: licensed.v1.Fact
-	(*SyncDeviceRequest)(nil),        // 21: licensed.v1.SyncDeviceRequest
-	(*SyncDeviceResponse)(nil),       // 22: licensed.v1.SyncDeviceResponse
-	(*SelectDevicesRequest)(nil),     // 23: licensed.v1.SelectDevicesRequest
-	(*SelectDevicesResponse)(nil),    // 24: licensed.v1.SelectDevicesResponse
-	(*Stale)(nil),                    // 25: licensed.v1.Stale
-	(*ListLicensesRequest)(nil),      // 26: licensed.v1.ListLicensesRequest
-	(*ListLicensesResponse)(nil),     // 27: licensed.v1.ListLicensesResponse
-	(*ListDownloadsRequest)(nil),     // 28: licensed.v1.ListDownloadsRequest
-	(*Download)(nil),                 // 29: licensed.v1.Download
-	(*ListDownloadsResponse)(nil),    // 30: licensed.v1.ListDownloadsResponse
-	(*ListDevicesRequest)(nil),       // 31: licensed.v1.ListDevicesRequest
-	(*Device)(nil),                   // 32: licensed.v1.Device
-	(*ListDevicesResponse)(nil),      // 33: licensed.v1.ListDevicesResponse
-	(*GetCustomerRequest)(nil),       // 34: licensed.v1.GetCustomerRequest
-	(*CustomerLicense)(nil),          // 35: licensed.v1.CustomerLicense
-	(*Quota)(nil),                    // 36: licensed.v1.Quota
-	(*CustomerTitle)(nil),            // 37: licensed.v1.CustomerTitle
-	(*CustomerStudio)(nil),           // 38: licensed.v1.CustomerStudio
-	(*GetCustomerResponse)(nil),      // 39: licensed.v1.GetCustomerResponse
-	(*Refusal)(nil),                  // 40: licensed.v1.Refusal
-	(*RuleViolation)(nil),            // 41: licensed.v1.RuleViolation
-	(*Remedy)(nil),                   // 42: licensed.v1.Remedy
-	(*SessionRequest)(nil),           // 43: licensed.v1.SessionRequest
-	(*SessionCall)(nil),              // 44: licensed.v1.SessionCall
-	(*SessionResponse)(nil),          // 45: licensed.v1.SessionResponse
-	(*SessionLimits)(nil),            // 46: licensed.v1.SessionLimits
-	(*SessionOutcome)(nil),           // 47: licensed.v1.SessionOutcome
-	(*timestamppb.Timestamp)(nil),    // 48: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),      // 49: google.protobuf.Duration
-	(*status.Status)(nil),            // 50: google.rpc.Status
+	(FactKind)(0),                     // 0: licensed.v1.FactKind
+	(StaleSource)(0),                  // 1: licensed.v1.StaleSource
+	(LimitKind)(0),                    // 2: licensed.v1.LimitKind
+	(LicenseStatus)(0),                // 3: licensed.v1.LicenseStatus
+	(Rule)(0),                         // 4: licensed.v1.Rule
+	(*License)(nil),                   // 5: licensed.v1.License
+	(*AcquireLicenseRequest)(nil),     // 6: licensed.v1.AcquireLicenseRequest
+	(*AcquireLicenseResponse)(nil),    // 7: licensed.v1.AcquireLicenseResponse
+	(*Provisional)(nil),               // 8: licensed.v1.Provisional
+	(*Allowance)(nil),                 // 9: licensed.v1.Allowance
+	(*RenewLicenseRequest)(nil),       // 10: licensed.v1.RenewLicenseRequest
+	(*RenewLicenseResponse)(nil),      // 11: licensed.v1.RenewLicenseResponse
+	(*ReleaseLicenseRequest)(nil),     // 12: licensed.v1.ReleaseLicenseRequest
+	(*ReleaseLicenseResponse)(nil),    // 13: licensed.v1.ReleaseLicenseResponse
+	(*RecordPlaybackRequest)(nil),     // 14: licensed.v1.RecordPlaybackRequest
+	(*RecordPlaybackResponse)(nil),    // 15: licensed.v1.RecordPlaybackResponse
+	(*DeactivateDeviceRequest)(nil),   // 16: licensed.v1.DeactivateDeviceRequest
+	(*DeactivateDeviceResponse)(nil),  // 17: licensed.v1.DeactivateDeviceResponse
+	(*Removal)(nil),                   // 18: licensed.v1.Removal
+	(*ChangePlanRequest)(nil),         // 19: licensed.v1.ChangePlanRequest
+	(*ChangePlanResponse)(nil),        // 20: licensed.v1.ChangePlanResponse
+	(*Fact)(nil),                      // 21: licensed.v1.Fact
+	(*SyncDeviceRequest)(nil),         // 22: licensed.v1.SyncDeviceRequest
+	(*SyncDeviceResponse)(nil),        // 23: licensed.v1.SyncDeviceResponse
+	(*SelectDevicesRequest)(nil),      // 24: licensed.v1.SelectDevicesRequest
+	(*SelectDevicesResponse)(nil),     // 25: licensed.v1.SelectDevicesResponse
+	(*Stale)(nil),                     // 26: licensed.v1.Stale
+	(*Exception)(nil),                 // 27: licensed.v1.Exception
+	(*OtherLimit)(nil),                // 28: licensed.v1.OtherLimit
+	(*ForgivenRemoval)(nil),           // 29: licensed.v1.ForgivenRemoval
+	(*ForgivenUse)(nil),               // 30: licensed.v1.ForgivenUse
+	(*MergedDevice)(nil),              // 31: licensed.v1.MergedDevice
+	(*GrantExceptionRequest)(nil),     // 32: licensed.v1.GrantExceptionRequest
+	(*GrantExceptionResponse)(nil),    // 33: licensed.v1.GrantExceptionResponse
+	(*WithdrawExceptionRequest)(nil),  // 34: licensed.v1.WithdrawExceptionRequest
+	(*WithdrawExceptionResponse)(nil), // 35: licensed.v1.WithdrawExceptionResponse
+	(*ListLicensesRequest)(nil),       // 36: licensed.v1.ListLicensesRequest
+	(*ListLicensesResponse)(nil),      // 37: licensed.v1.ListLicensesResponse
+	(*ListDownloadsRequest)(nil),      // 38: licensed.v1.ListDownloadsRequest
+	(*Download)(nil),                  // 39: licensed.v1.Download
+	(*ListDownloadsResponse)(nil),     // 40: licensed.v1.ListDownloadsResponse
+	(*ListDevicesRequest)(nil),        // 41: licensed.v1.ListDevicesRequest
+	(*Device)(nil),                    // 42: licensed.v1.Device
+	(*ListDevicesResponse)(nil),       // 43: licensed.v1.ListDevicesResponse
+	(*GetCustomerRequest)(nil),        // 44: licensed.v1.GetCustomerRequest
+	(*CustomerLicense)(nil),           // 45: licensed.v1.CustomerLicense
+	(*Quota)(nil),                     // 46: licensed.v1.Quota
+	(*CustomerTitle)(nil),             // 47: licensed.v1.CustomerTitle
+	(*CustomerStudio)(nil),            // 48: licensed.v1.CustomerStudio
+	(*GetCustomerResponse)(nil),       // 49: licensed.v1.GetCustomerResponse
+	(*Refusal)(nil),                   // 50: licensed.v1.Refusal
+	(*RuleViolation)(nil),             // 51: licensed.v1.RuleViolation
+	(*Remedy)(nil),                    // 52: licensed.v1.Remedy
+	(*SessionRequest)(nil),            // 53: licensed.v1.SessionRequest
+	(*SessionCall)(nil),               // 54: licensed.v1.SessionCall
+	(*SessionResponse)(nil),           // 55: licensed.v1.SessionResponse
+	(*SessionLimits)(nil),             // 56: licensed.v1.SessionLimits
+	(*SessionOutcome)(nil),            // 57: licensed.v1.SessionOutcome
+	(*timestamppb.Timestamp)(nil),     // 58: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 59: google.protobuf.Duration
+	(*status.Status)(nil),             // 60: google.rpc.Status
 }
 var file_licensed_v1_license_service_proto_depIdxs = []int32{
-	48,  // 0: licensed.v1.License.acquired_at:type_name -> google.protobuf.Timestamp
-	48,  // 1: licensed.v1.License.expires_at:type_name -> google.protobuf.Timestamp
-	48,  // 2: licensed.v1.AcquireLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
-	4,   // 3: licensed.v1.AcquireLicenseResponse.license:type_name -> licensed.v1.License
-	48,  // 4: licensed.v1.Provisional.accepted_at:type_name -> google.protobuf.Timestamp
-	48,  // 5: licensed.v1.Allowance.lent_at:type_name -> google.protobuf.Timestamp
-	48,  // 6: licensed.v1.Allowance.expires_at:type_name -> google.protobuf.Timestamp
-	48,  // 7: licensed.v1.RenewLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
-	48,  // 8: licensed.v1.RenewLicenseRequest.acquired_at:type_name -> google.protobuf.Timestamp
-	4,   // 9: licensed.v1.RenewLicenseResponse.license:type_name -> licensed.v1.License
-	7,   // 10: licensed.v1.RenewLicenseResponse.provisional:type_name -> licensed.v1.Provisional
-	48,  // 11: licensed.v1.ReleaseLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
-	48,  // 12: licensed.v1.ReleaseLicenseRequest.acquired_at:type_name -> google.protobuf.Timestamp
-	4,   // 13: licensed.v1.ReleaseLicenseResponse.license:type_name -> licensed.v1.License
-	7,   // 14: licensed.v1.ReleaseLicenseResponse.provisional:type_name -> licensed.v1.Provisional
-	48,  // 15: licensed.v1.RecordPlaybackRequest.issued_at:type_name -> google.protobuf.Timestamp
-	48,  // 16: licensed.v1.RecordPlaybackRequest.played_at:type_name -> google.protobuf.Timestamp
-	48,  // 17: licensed.v1.RecordPlaybackRequest.sent_at:type_name -> google.protobuf.Timestamp
-	4,   // 18: licensed.v1.RecordPlaybackResponse.license:type_name -> licensed.v1.License
-	48,  // 19: licensed.v1.DeactivateDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
-	48,  // 20: licensed.v1.DeactivateDeviceRequest.activated_at:type_name -> google.protobuf.Timestamp
-	17,  // 21: licensed.v1.DeactivateDeviceResponse.removal:type_name -> licensed.v1.Removal
-	48,  // 22: licensed.v1.ChangePlanRequest.issued_at:type_name -> google.protobuf.Timestamp
-	48,  // 23: licensed.v1.ChangePlanRequest.plan_changed_at:type_name -> google.protobuf.Timestamp
-	48,  // 24: licensed.v1.ChangePlanResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
+	58,  // 0: licensed.v1.License.acquired_at:type_name -> google.protobuf.Timestamp
+	58,  // 1: licensed.v1.License.expires_at:type_name -> google.protobuf.Timestamp
+	58,  // 2: licensed.v1.AcquireLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
+	5,   // 3: licensed.v1.AcquireLicenseResponse.license:type_name -> licensed.v1.License
+	58,  // 4: licensed.v1.Provisional.accepted_at:type_name -> google.protobuf.Timestamp
+	58,  // 5: licensed.v1.Allowance.lent_at:type_name -> google.protobuf.Timestamp
+	58,  // 6: licensed.v1.Allowance.expires_at:type_name -> google.protobuf.Timestamp
+	58,  // 7: licensed.v1.RenewLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
+	58,  // 8: licensed.v1.RenewLicenseRequest.acquired_at:type_name -> google.protobuf.Timestamp
+	5,   // 9: licensed.v1.RenewLicenseResponse.license:type_name -> licensed.v1.License
+	8,   // 10: licensed.v1.RenewLicenseResponse.provisional:type_name -> licensed.v1.Provisional
+	58,  // 11: licensed.v1.ReleaseLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
+	58,  // 12: licensed.v1.ReleaseLicenseRequest.acquired_at:type_name -> google.protobuf.Timestamp
+	5,   // 13: licensed.v1.ReleaseLicenseResponse.license:type_name -> licensed.v1.License
+	8,   // 14: licensed.v1.ReleaseLicenseResponse.provisional:type_name -> licensed.v1.Provisional
+	58,  // 15: licensed.v1.RecordPlaybackRequest.issued_at:type_name -> google.protobuf.Timestamp
+	58,  // 16: licensed.v1.RecordPlaybackRequest.played_at:type_name -> google.protobuf.Timestamp
+	58,  // 17: licensed.v1.RecordPlaybackRequest.sent_at:type_name -> google.protobuf.Timestamp
+	5,   // 18: licensed.v1.RecordPlaybackResponse.license:type_name -> licensed.v1.License
+	58,  // 19: licensed.v1.DeactivateDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
+	58,  // 20: licensed.v1.DeactivateDeviceRequest.activated_at:type_name -> google.protobuf.Timestamp
+	18,  // 21: licensed.v1.DeactivateDeviceResponse.removal:type_name -> licensed.v1.Removal
+	58,  // 22: licensed.v1.ChangePlanRequest.issued_at:type_name -> google.protobuf.Timestamp
+	58,  // 23: licensed.v1.ChangePlanRequest.plan_changed_at:type_name -> google.protobuf.Timestamp
+	58,  // 24: licensed.v1.ChangePlanResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
 	0,   // 25: licensed.v1.Fact.kind:type_name -> licensed.v1.FactKind
-	48,  // 26: licensed.v1.Fact.at:type_name -> google.protobuf.Timestamp
-	48,  // 27: licensed.v1.SyncDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
-	20,  // 28: licensed.v1.SyncDeviceRequest.facts:type_name -> licensed.v1.Fact
-	48,  // 29: licensed.v1.SyncDeviceRequest.sent_at:type_name -> google.protobuf.Timestamp
-	7,   // 30: licensed.v1.SyncDeviceResponse.provisional:type_name -> licensed.v1.Provisional
-	48,  // 31: licensed.v1.SelectDevicesRequest.issued_at:type_name -> google.protobuf.Timestamp
-	48,  // 32: licensed.v1.Stale.as_of:type_name -> google.protobuf.Timestamp
+	58,  // 26: licensed.v1.Fact.at:type_name -> google.protobuf.Timestamp
+	58,  // 27: licensed.v1.SyncDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
+	21,  // 28: licensed.v1.SyncDeviceRequest.facts:type_name -> licensed.v1.Fact
+	58,  // 29: licensed.v1.SyncDeviceRequest.sent_at:type_name -> google.protobuf.Timestamp
+	8,   // 30: licensed.v1.SyncDeviceResponse.provisional:type_name -> licensed.v1.Provisional
+	58,  // 31: licensed.v1.SelectDevicesRequest.issued_at:type_name -> google.protobuf.Timestamp
+	58,  // 32: licensed.v1.Stale.as_of:type_name -> google.protobuf.Timestamp
 	1,   // 33: licensed.v1.Stale.source:type_name -> licensed.v1.StaleSource
-	4,   // 34: licensed.v1.ListLicensesResponse.licenses:type_name -> licensed.v1.License
-	25,  // 35: licensed.v1.ListLicensesResponse.stale:type_name -> licensed.v1.Stale
-	48,  // 36: licensed.v1.ListDownloadsRequest.since:type_name -> google.protobuf.Timestamp
-	48,  // 37: licensed.v1.Download.at:type_name -> google.protobuf.Timestamp
-	29,  // 38: licensed.v1.ListDownloadsResponse.downloads:type_name -> licensed.v1.Download
-	48,  // 39: licensed.v1.ListDownloadsResponse.next_allowed_at:type_name -> google.protobuf.Timestamp
-	25,  // 40: licensed.v1.ListDownloadsResponse.stale:type_name -> licensed.v1.Stale
-	48,  // 41: licensed.v1.Device.last_download_at:type_name -> google.protobuf.Timestamp
-	48,  // 42: licensed.v1.Device.activated_at:type_name -> google.protobuf.Timestamp
-	36,  // 43: licensed.v1.Device.licenses:type_name -> licensed.v1.Quota
-	32,  // 44: licensed.v1.ListDevicesResponse.devices:type_name -> licensed.v1.Device
-	48,  // 45: licensed.v1.ListDevicesResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
-	25,  // 46: licensed.v1.ListDevicesResponse.stale:type_name -> licensed.v1.Stale
-	4,   // 47: licensed.v1.CustomerLicense.license:type_name -> licensed.v1.License
-	2,   // 48: licensed.v1.CustomerLicense.status:type_name -> licensed.v1.LicenseStatus
-	48,  // 49: licensed.v1.CustomerLicense.first_played_at:type_name -> google.protobuf.Timestamp
-	48,  // 50: licensed.v1.Quota.next_at:type_name -> google.protobuf.Timestamp
-	36,  // 51: licensed.v1.CustomerTitle.yearly:type_name -> licensed.v1.Quota
-	36,  // 52: licensed.v1.CustomerStudio.licenses:type_name -> licensed.v1.Quota
-	48,  // 53: licensed.v1.GetCustomerResponse.as_of:type_name -> google.protobuf.Timestamp
-	48,  // 54: licensed.v1.GetCustomerResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
-	36,  // 55: licensed.v1.GetCustomerResponse.devices_in_use:type_name -> licensed.v1.Quota
-	36,  // 56: licensed.v1.GetCustomerResponse.deactivations:type_name -> licensed.v1.Quota
-	36,  // 57: licensed.v1.GetCustomerResponse.monthly_downloads:type_name -> licensed.v1.Quota
-	48,  // 58: licensed.v1.GetCustomerResponse.grace_until:type_name -> google.protobuf.Timestamp
-	32,  // 59: licensed.v1.GetCustomerResponse.devices:type_name -> licensed.v1.Device
-	35,  // 60: licensed.v1.GetCustomerResponse.licenses:type_name -> licensed.v1.CustomerLicense
-	37,  // 61: licensed.v1.GetCustomerResponse.titles:type_name -> licensed.v1.CustomerTitle
-	38,  // 62: licensed.v1.GetCustomerResponse.studios:type_name -> licensed.v1.CustomerStudio
-	8,   // 63: licensed.v1.GetCustomerResponse.allowances:type_name -> licensed.v1.Allowance
-	25,  // 64: licensed.v1.GetCustomerResponse.stale:type_name -> licensed.v1.Stale
-	3,   // 65: licensed.v1.Refusal.rule:type_name -> licensed.v1.Rule
-	48,  // 66: licensed.v1.Refusal.next_allowed_at:type_name -> google.protobuf.Timestamp
-	41,  // 67: licensed.v1.Refusal.violations:type_name -> licensed.v1.RuleViolation
-	3,   // 68: licensed.v1.RuleViolation.rule:type_name -> licensed.v1.Rule
-	48,  // 69: licensed.v1.RuleViolation.next_allowed_at:type_name -> google.protobuf.Timestamp
-	42,  // 70: licensed.v1.RuleViolation.freed_by:type_name -> licensed.v1.Remedy
-	44,  // 71: licensed.v1.SessionRequest.calls:type_name -> licensed.v1.SessionCall
-	49,  // 72: licensed.v1.SessionCall.timeout:type_name -> google.protobuf.Duration
-	5,   // 73: licensed.v1.SessionCall.acquire_license:type_name -> licensed.v1.AcquireLicenseRequest
-	9,   // 74: licensed.v1.SessionCall.renew_license:type_name -> licensed.v1.RenewLicenseRequest
-	11,  // 75: licensed.v1.SessionCall.release_license:type_name -> licensed.v1.ReleaseLicenseRequest
-	13,  // 76: licensed.v1.SessionCall.record_playback:type_name -> licensed.v1.RecordPlaybackRequest
-	15,  // 77: licensed.v1.SessionCall.deactivate_device:type_name -> licensed.v1.DeactivateDeviceRequest
-	18,  // 78: licensed.v1.SessionCall.change_plan:type_name -> licensed.v1.ChangePlanRequest
-	26,  // 79: licensed.v1.SessionCall.list_licenses:type_name -> licensed.v1.ListLicensesRequest
-	28,  // 80: licensed.v1.SessionCall.list_downloads:type_name -> licensed.v1.ListDownloadsRequest
-	31,  // 81: licensed.v1.SessionCall.list_devices:type_name -> licensed.v1.ListDevicesRequest
-	21,  // 82: licensed.v1.SessionCall.sync_device:type_name -> licensed.v1.SyncDeviceRequest
-	34,  // 83: licensed.v1.SessionCall.get_customer:type_name -> licensed.v1.GetCustomerRequest
-	23,  // 84: licensed.v1.SessionCall.select_devices:type_name -> licensed.v1.SelectDevicesRequest
-	46,  // 85: licensed.v1.SessionResponse.limits:type_name -> licensed.v1.SessionLimits
-	47,  // 86: licensed.v1.SessionResponse.outcomes:type_name -> licensed.v1.SessionOutcome
-	49,  // 87: licensed.v1.SessionLimits.max_timeout:type_name -> google.protobuf.Duration
-	50,  // 88: licensed.v1.SessionOutcome.error:type_name -> google.rpc.Status
-	6,   // 89: licensed.v1.SessionOutcome.acquire_license:type_name -> licensed.v1.AcquireLicenseResponse
-	10,  // 90: licensed.v1.SessionOutcome.renew_license:type_name -> licensed.v1.RenewLicenseResponse
-	12,  // 91: licensed.v1.SessionOutcome.release_license:type_name -> licensed.v1.ReleaseLicenseResponse
-	14,  // 92: licensed.v1.SessionOutcome.record_playback:type_name -> licensed.v1.RecordPlaybackResponse
-	16,  // 93: licensed.v1.SessionOutcome.deactivate_device:type_name -> licensed.v1.DeactivateDeviceResponse
-	19,  // 94: licensed.v1.SessionOutcome.change_plan:type_name -> licensed.v1.ChangePlanResponse
-	27,  // 95: licensed.v1.SessionOutcome.list_licenses:type_name -> licensed.v1.ListLicensesResponse
-	30,  // 96: licensed.v1.SessionOutcome.list_downloads:type_name -> licensed.v1.ListDownloadsResponse
-	33,  // 97: licensed.v1.SessionOutcome.list_devices:type_name -> licensed.v1.ListDevicesResponse
-	22,  // 98: licensed.v1.SessionOutcome.sync_device:type_name -> licensed.v1.SyncDeviceResponse
-	39,  // 99: licensed.v1.SessionOutcome.get_customer:type_name -> licensed.v1.GetCustomerResponse
-	24,  // 100: licensed.v1.SessionOutcome.select_devices:type_name -> licensed.v1.SelectDevicesResponse
-	5,   // 101: licensed.v1.LicenseService.AcquireLicense:input_type -> licensed.v1.AcquireLicenseRequest
-	9,   // 102: licensed.v1.LicenseService.RenewLicense:input_type -> licensed.v1.RenewLicenseRequest
-	11,  // 103: licensed.v1.LicenseService.ReleaseLicense:input_type -> licensed.v1.ReleaseLicenseRequest
-	13,  // 104: licensed.v1.LicenseService.RecordPlayback:input_type -> licensed.v1.RecordPlaybackRequest
-	15,  // 105: licensed.v1.LicenseService.DeactivateDevice:input_type -> licensed.v1.DeactivateDeviceRequest
-	18,  // 106: licensed.v1.LicenseService.ChangePlan:input_type -> licensed.v1.ChangePlanRequest
-	21,  // 107: licensed.v1.LicenseService.SyncDevice:input_type -> licensed.v1.SyncDeviceRequest
-	23,  // 108: licensed.v1.LicenseService.SelectDevices:input_type -> licensed.v1.SelectDevicesRequest
-	26,  // 109: licensed.v1.LicenseService.ListLicenses:input_type -> licensed.v1.ListLicensesRequest
-	28,  // 110: licensed.v1.LicenseService.ListDownloads:input_type -> licensed.v1.ListDownloadsRequest
-	31,  // 111: licensed.v1.LicenseService.ListDevices:input_type -> licensed.v1.ListDevicesRequest
-	34,  // 112: licensed.v1.LicenseService.GetCustomer:input_type -> licensed.v1.GetCustomerRequest
-	43,  // 113: licensed.v1.LicenseService.Session:input_type -> licensed.v1.SessionRequest
-	6,   // 114: licensed.v1.LicenseService.AcquireLicense:output_type -> licensed.v1.AcquireLicenseResponse
-	10,  // 115: licensed.v1.LicenseService.RenewLicense:output_type -> licensed.v1.RenewLicenseResponse
-	12,  // 116: licensed.v1.LicenseService.ReleaseLicense:output_type -> licensed.v1.ReleaseLicenseResponse
-	14,  // 117: licensed.v1.LicenseService.RecordPlayback:output_type -> licensed.v1.RecordPlaybackResponse
-	16,  // 118: licensed.v1.LicenseService.DeactivateDevice:output_type -> licensed.v1.DeactivateDeviceResponse
-	19,  // 119: licensed.v1.LicenseService.ChangePlan:output_type -> licensed.v1.ChangePlanResponse
-	22,  // 120: licensed.v1.LicenseService.SyncDevice:output_type -> licensed.v1.SyncDeviceResponse
-	24,  // 121: licensed.v1.LicenseService.SelectDevices:output_type -> licensed.v1.SelectDevicesResponse
-	27,  // 122: licensed.v1.LicenseService.ListLicenses:output_type -> licensed.v1.ListLicensesResponse
-	30,  // 123: licensed.v1.LicenseService.ListDownloads:output_type -> licensed.v1.ListDownloadsResponse
-	33,  // 124: licensed.v1.LicenseService.ListDevices:output_type -> licensed.v1.ListDevicesResponse
-	39,  // 125: licensed.v1.LicenseService.GetCustomer:output_type -> licensed.v1.GetCustomerResponse
-	45,  // 126: licensed.v1.LicenseService.Session:output_type -> licensed.v1.SessionResponse
-	114, // [114:127] is the sub-list for method output_type
-	101, // [101:114] is the sub-list for method input_type
-	101, // [101:101] is the sub-list for extension type_name
-	101, // [101:101] is the sub-list for extension extendee
-	0,   // [0:101] is the sub-list for field type_name
+	58,  // 34: licensed.v1.Exception.granted_at:type_name -> google.protobuf.Timestamp
+	58,  // 35: licensed.v1.Exception.until:type_name -> google.protobuf.Timestamp
+	28,  // 36: licensed.v1.Exception.limit:type_name -> licensed.v1.OtherLimit
+	29,  // 37: licensed.v1.Exception.removal:type_name -> licensed.v1.ForgivenRemoval
+	30,  // 38: licensed.v1.Exception.use:type_name -> licensed.v1.ForgivenUse
+	31,  // 39: licensed.v1.Exception.merge:type_name -> licensed.v1.MergedDevice
+	2,   // 40: licensed.v1.OtherLimit.kind:type_name -> licensed.v1.LimitKind
+	58,  // 41: licensed.v1.ForgivenRemoval.removed_at:type_name -> google.protobuf.Timestamp
+	58,  // 42: licensed.v1.ForgivenUse.used_at:type_name -> google.protobuf.Timestamp
+	58,  // 43: licensed.v1.GrantExceptionRequest.issued_at:type_name -> google.protobuf.Timestamp
+	58,  // 44: licensed.v1.GrantExceptionRequest.until:type_name -> google.protobuf.Timestamp
+	28,  // 45: licensed.v1.GrantExceptionRequest.limit:type_name -> licensed.v1.OtherLimit
+	29,  // 46: licensed.v1.GrantExceptionRequest.removal:type_name -> licensed.v1.ForgivenRemoval
+	30,  // 47: licensed.v1.GrantExceptionRequest.use:type_name -> licensed.v1.ForgivenUse
+	31,  // 48: licensed.v1.GrantExceptionRequest.merge:type_name -> licensed.v1.MergedDevice
+	27,  // 49: licensed.v1.GrantExceptionResponse.exception:type_name -> licensed.v1.Exception
+	58,  // 50: licensed.v1.WithdrawExceptionRequest.issued_at:type_name -> google.protobuf.Timestamp
+	27,  // 51: licensed.v1.WithdrawExceptionResponse.exception:type_name -> licensed.v1.Exception
+	5,   // 52: licensed.v1.ListLicensesResponse.licenses:type_name -> licensed.v1.License
+	26,  // 53: licensed.v1.ListLicensesResponse.stale:type_name -> licensed.v1.Stale
+	58,  // 54: licensed.v1.ListDownloadsRequest.since:type_name -> google.protobuf.Timestamp
+	58,  // 55: licensed.v1.Download.at:type_name -> google.protobuf.Timestamp
+	39,  // 56: licensed.v1.ListDownloadsResponse.downloads:type_name -> licensed.v1.Download
+	58,  // 57: licensed.v1.ListDownloadsResponse.next_allowed_at:type_name -> google.protobuf.Timestamp
+	26,  // 58: licensed.v1.ListDownloadsResponse.stale:type_name -> licensed.v1.Stale
+	58,  // 59: licensed.v1.Device.last_download_at:type_name -> google.protobuf.Timestamp
+	58,  // 60: licensed.v1.Device.activated_at:type_name -> google.protobuf.Timestamp
+	46,  // 61: licensed.v1.Device.licenses:type_name -> licensed.v1.Quota
+	42,  // 62: licensed.v1.ListDevicesResponse.devices:type_name -> licensed.v1.Device
+	58,  // 63: licensed.v1.ListDevicesResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
+	26,  // 64: licensed.v1.ListDevicesResponse.stale:type_name -> licensed.v1.Stale
+	27,  // 65: licensed.v1.ListDevicesResponse.exceptions:type_name -> licensed.v1.Exception
+	5,   // 66: licensed.v1.CustomerLicense.license:type_name -> licensed.v1.License
+	3,   // 67: licensed.v1.CustomerLicense.status:type_name -> licensed.v1.LicenseStatus
+	58,  // 68: licensed.v1.CustomerLicense.first_played_at:type_name -> google.protobuf.Timestamp
+	58,  // 69: licensed.v1.Quota.next_at:type_name -> google.protobuf.Timestamp
+	46,  // 70: licensed.v1.CustomerTitle.yearly:type_name -> licensed.v1.Quota
+	46,  // 71: licensed.v1.CustomerStudio.licenses:type_name -> licensed.v1.Quota
+	58,  // 72: licensed.v1.GetCustomerResponse.as_of:type_name -> google.protobuf.Timestamp
+	58,  // 73: licensed.v1.GetCustomerResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
+	46,  // 74: licensed.v1.GetCustomerResponse.devices_in_use:type_name -> licensed.v1.Quota
+	46,  // 75: licensed.v1.GetCustomerResponse.deactivations:type_name -> licensed.v1.Quota
+	46,  // 76: licensed.v1.GetCustomerResponse.monthly_downloads:type_name -> licensed.v1.Quota
+	58,  // 77: licensed.v1.GetCustomerResponse.grace_until:type_name -> google.protobuf.Timestamp
+	42,  // 78: licensed.v1.GetCustomerResponse.devices:type_name -> licensed.v1.Device
+	45,  // 79: licensed.v1.GetCustomerResponse.licenses:type_name -> licensed.v1.CustomerLicense
+	47,  // 80: licensed.v1.GetCustomerResponse.titles:type_name -> licensed.v1.CustomerTitle
+	48,  // 81: licensed.v1.GetCustomerResponse.studios:type_name -> licensed.v1.CustomerStudio
+	9,   // 82: licensed.v1.GetCustomerResponse.allowances:type_name -> licensed.v1.Allowance
+	26,  // 83: licensed.v1.GetCustomerResponse.stale:type_name -> licensed.v1.Stale
+	27,  // 84: licensed.v1.GetCustomerResponse.exceptions:type_name -> licensed.v1.Exception
+	4,   // 85: licensed.v1.Refusal.rule:type_name -> licensed.v1.Rule
+	58,  // 86: licensed.v1.Refusal.next_allowed_at:type_name -> google.protobuf.Timestamp
+	51,  // 87: licensed.v1.Refusal.violations:type_name -> licensed.v1.RuleViolation
+	4,   // 88: licensed.v1.RuleViolation.rule:type_name -> licensed.v1.Rule
+	58,  // 89: licensed.v1.RuleViolation.next_allowed_at:type_name -> google.protobuf.Timestamp
+	52,  // 90: licensed.v1.RuleViolation.freed_by:type_name -> licensed.v1.Remedy
+	58,  // 91: licensed.v1.RuleViolation.exception_until:type_name -> google.protobuf.Timestamp
+	54,  // 92: licensed.v1.SessionRequest.calls:type_name -> licensed.v1.SessionCall
+	59,  // 93: licensed.v1.SessionCall.timeout:type_name -> google.protobuf.Duration
+	6,   // 94: licensed.v1.SessionCall.acquire_license:type_name -> licensed.v1.AcquireLicenseRequest
+	10,  // 95: licensed.v1.SessionCall.renew_license:type_name -> licensed.v1.RenewLicenseRequest
+	12,  // 96: licensed.v1.SessionCall.release_license:type_name -> licensed.v1.ReleaseLicenseRequest
+	14,  // 97: licensed.v1.SessionCall.record_playback:type_name -> licensed.v1.RecordPlaybackRequest
+	16,  // 98: licensed.v1.SessionCall.deactivate_device:type_name -> licensed.v1.DeactivateDeviceRequest
+	19,  // 99: licensed.v1.SessionCall.change_plan:type_name -> licensed.v1.ChangePlanRequest
+	36,  // 100: licensed.v1.SessionCall.list_licenses:type_name -> licensed.v1.ListLicensesRequest
+	38,  // 101: licensed.v1.SessionCall.list_downloads:type_name -> licensed.v1.ListDownloadsRequest
+	41,  // 102: licensed.v1.SessionCall.list_devices:type_name -> licensed.v1.ListDevicesRequest
+	22,  // 103: licensed.v1.SessionCall.sync_device:type_name -> licensed.v1.SyncDeviceRequest
+	44,  // 104: licensed.v1.SessionCall.get_customer:type_name -> licensed.v1.GetCustomerRequest
+	24,  // 105: licensed.v1.SessionCall.select_devices:type_name -> licensed.v1.SelectDevicesRequest
+	32,  // 106: licensed.v1.SessionCall.grant_exception:type_name -> licensed.v1.GrantExceptionRequest
+	34,  // 107: licensed.v1.SessionCall.withdraw_exception:type_name -> licensed.v1.WithdrawExceptionRequest
+	56,  // 108: licensed.v1.SessionResponse.limits:type_name -> licensed.v1.SessionLimits
+	57,  // 109: licensed.v1.SessionResponse.outcomes:type_name -> licensed.v1.SessionOutcome
+	59,  // 110: licensed.v1.SessionLimits.max_timeout:type_name -> google.protobuf.Duration
+	60,  // 111: licensed.v1.SessionOutcome.error:type_name -> google.rpc.Status
+	7,   // 112: licensed.v1.SessionOutcome.acquire_license:type_name -> licensed.v1.AcquireLicenseResponse
+	11,  // 113: licensed.v1.SessionOutcome.renew_license:type_name -> licensed.v1.RenewLicenseResponse
+	13,  // 114: licensed.v1.SessionOutcome.release_license:type_name -> licensed.v1.ReleaseLicenseResponse
+	15,  // 115: licensed.v1.SessionOutcome.record_playback:type_name -> licensed.v1.RecordPlaybackResponse
+	17,  // 116: licensed.v1.SessionOutcome.deactivate_device:type_name -> licensed.v1.DeactivateDeviceResponse
+	20,  // 117: licensed.v1.SessionOutcome.change_plan:type_name -> licensed.v1.ChangePlanResponse
+	37,  // 118: licensed.v1.SessionOutcome.list_licenses:type_name -> licensed.v1.ListLicensesResponse
+	40,  // 119: licensed.v1.SessionOutcome.list_downloads:type_name -> licensed.v1.ListDownloadsResponse
+	43,  // 120: licensed.v1.SessionOutcome.list_devices:type_name -> licensed.v1.ListDevicesResponse
+	23,  // 121: licensed.v1.SessionOutcome.sync_device:type_name -> licensed.v1.SyncDeviceResponse
+	49,  // 122: licensed.v1.SessionOutcome.get_customer:type_name -> licensed.v1.GetCustomerResponse
+	25,  // 123: licensed.v1.SessionOutcome.select_devices:type_name -> licensed.v1.SelectDevicesResponse
+	33,  // 124: licensed.v1.SessionOutcome.grant_exception:type_name -> licensed.v1.GrantExceptionResponse
+	35,  // 125: licensed.v1.SessionOutcome.withdraw_exception:type_name -> licensed.v1.WithdrawExceptionResponse
+	6,   // 126: licensed.v1.LicenseService.AcquireLicense:input_type -> licensed.v1.AcquireLicenseRequest
+	10,  // 127: licensed.v1.LicenseService.RenewLicense:input_type -> licensed.v1.RenewLicenseRequest
+	12,  // 128: licensed.v1.LicenseService.ReleaseLicense:input_type -> licensed.v1.ReleaseLicenseRequest
+	14,  // 129: licensed.v1.LicenseService.RecordPlayback:input_type -> licensed.v1.RecordPlaybackRequest
+	16,  // 130: licensed.v1.LicenseService.DeactivateDevice:input_type -> licensed.v1.DeactivateDeviceRequest
+	19,  // 131: licensed.v1.LicenseService.ChangePlan:input_type -> licensed.v1.ChangePlanRequest
+	22,  // 132: licensed.v1.LicenseService.SyncDevice:input_type -> licensed.v1.SyncDeviceRequest
+	24,  // 133: licensed.v1.LicenseService.SelectDevices:input_type -> licensed.v1.SelectDevicesRequest
+	32,  // 134: licensed.v1.LicenseService.GrantException:input_type -> licensed.v1.GrantExceptionRequest
+	34,  // 135: licensed.v1.LicenseService.WithdrawException:input_type -> licensed.v1.WithdrawExceptionRequest
+	36,  // 136: licensed.v1.LicenseService.ListLicenses:input_type -> licensed.v1.ListLicensesRequest
+	38,  // 137: licensed.v1.LicenseService.ListDownloads:input_type -> licensed.v1.ListDownloadsRequest
+	41,  // 138: licensed.v1.LicenseService.ListDevices:input_type -> licensed.v1.ListDevicesRequest
+	44,  // 139: licensed.v1.LicenseService.GetCustomer:input_type -> licensed.v1.GetCustomerRequest
+	53,  // 140: licensed.v1.LicenseService.Session:input_type -> licensed.v1.SessionRequest
+	7,   // 141: licensed.v1.LicenseService.AcquireLicense:output_type -> licensed.v1.AcquireLicenseResponse
+	11,  // 142: licensed.v1.LicenseService.RenewLicense:output_type -> licensed.v1.RenewLicenseResponse
+	13,  // 143: licensed.v1.LicenseService.ReleaseLicense:output_type -> licensed.v1.ReleaseLicenseResponse
+	15,  // 144: licensed.v1.LicenseService.RecordPlayback:output_type -> licensed.v1.RecordPlaybackResponse
+	17,  // 145: licensed.v1.LicenseService.DeactivateDevice:output_type -> licensed.v1.DeactivateDeviceResponse
+	20,  // 146: licensed.v1.LicenseService.ChangePlan:output_type -> licensed.v1.ChangePlanResponse
+	23,  // 147: licensed.v1.LicenseService.SyncDevice:output_type -> licensed.v1.SyncDeviceResponse
+	25,  // 148: licensed.v1.LicenseService.SelectDevices:output_type -> licensed.v1.SelectDevicesResponse
+	33,  // 149: licensed.v1.LicenseService.GrantException:output_type -> licensed.v1.GrantExceptionResponse
+	35,  // 150: licensed.v1.LicenseService.WithdrawException:output_type -> licensed.v1.WithdrawExceptionResponse
+	37,  // 151: licensed.v1.LicenseService.ListLicenses:output_type -> licensed.v1.ListLicensesResponse
+	40,  // 152: licensed.v1.LicenseService.ListDownloads:output_type -> licensed.v1.ListDownloadsResponse
+	43,  // 153: licensed.v1.LicenseService.ListDevices:output_type -> licensed.v1.ListDevicesResponse
+	49,  // 154: licensed.v1.LicenseService.GetCustomer:output_type -> licensed.v1.GetCustomerResponse
+	55,  // 155: licensed.v1.LicenseService.Session:output_type -> licensed.v1.SessionResponse
+	141, // [141:156] is the sub-list for method output_type
+	126, // [126:141] is the sub-list for method input_type
+	126, // [126:126] is the sub-list for extension type_name
+	126, // [126:126] is the sub-list for extension extendee
+	0,   // [0:126] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_license_service_proto_init() }
@@ -5154,9 +6303,22 @@ func file_licensed_v1_license_service_proto_init() {
 	file_licensed_v1_access_proto_init()
 	file_licensed_v1_license_service_proto_msgTypes[0].OneofWrappers = []any{}
 	file_licensed_v1_license_service_proto_msgTypes[13].OneofWrappers = []any{}
-	file_licensed_v1_license_service_proto_msgTypes[26].OneofWrappers = []any{}
-	file_licensed_v1_license_service_proto_msgTypes[32].OneofWrappers = []any{}
-	file_licensed_v1_license_service_proto_msgTypes[40].OneofWrappers = []any{
+	file_licensed_v1_license_service_proto_msgTypes[22].OneofWrappers = []any{
+		(*Exception_Limit)(nil),
+		(*Exception_Removal)(nil),
+		(*Exception_Use)(nil),
+		(*Exception_Merge)(nil),
+	}
+	file_licensed_v1_license_service_proto_msgTypes[23].OneofWrappers = []any{}
+	file_licensed_v1_license_service_proto_msgTypes[27].OneofWrappers = []any{
+		(*GrantExceptionRequest_Limit)(nil),
+		(*GrantExceptionRequest_Removal)(nil),
+		(*GrantExceptionRequest_Use)(nil),
+		(*GrantExceptionRequest_Merge)(nil),
+	}
+	file_licensed_v1_license_service_proto_msgTypes[35].OneofWrappers = []any{}
+	file_licensed_v1_license_service_proto_msgTypes[41].OneofWrappers = []any{}
+	file_licensed_v1_license_service_proto_msgTypes[49].OneofWrappers = []any{
 		(*SessionCall_AcquireLicense)(nil),
 		(*SessionCall_RenewLicense)(nil),
 		(*SessionCall_ReleaseLicense)(nil),
@@ -5169,8 +6331,10 @@ func file_licensed_v1_license_service_proto_init() {
 		(*SessionCall_SyncDevice)(nil),
 		(*SessionCall_GetCustomer)(nil),
 		(*SessionCall_SelectDevices)(nil),
+		(*SessionCall_GrantException)(nil),
+		(*SessionCall_WithdrawException)(nil),
 	}
-	file_licensed_v1_license_service_proto_msgTypes[43].OneofWrappers = []any{
+	file_licensed_v1_license_service_proto_msgTypes[52].OneofWrappers = []any{
 		(*SessionOutcome_Error)(nil),
 		(*SessionOutcome_AcquireLicense)(nil),
 		(*SessionOutcome_RenewLicense)(nil),
@@ -5184,14 +6348,16 @@ func file_licensed_v1_license_service_proto_init() {
 		(*SessionOutcome_SyncDevice)(nil),
 		(*SessionOutcome_GetCustomer)(nil),
 		(*SessionOutcome_SelectDevices)(nil),
+		(*SessionOutcome_GrantException)(nil),
+		(*SessionOutcome_WithdrawException)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_v1_license_service_proto_rawDesc), len(file_licensed_v1_license_service_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   44,
+			NumEnums:      5,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,19 +21,21 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	LicenseService_AcquireLicense_FullMethodName   = "/licensed.v1.LicenseService/AcquireLicense"
-	LicenseService_RenewLicense_FullMethodName     = "/licensed.v1.LicenseService/RenewLicense"
-	LicenseService_ReleaseLicense_FullMethodName   = "/licensed.v1.LicenseService/ReleaseLicense"
-	LicenseService_RecordPlayback_FullMethodName   = "/licensed.v1.LicenseService/RecordPlayback"
-	LicenseService_DeactivateDevice_FullMethodName = "/licensed.v1.LicenseService/DeactivateDevice"
-	LicenseService_ChangePlan_FullMethodName       = "/licensed.v1.LicenseService/ChangePlan"
-	LicenseService_SyncDevice_FullMethodName       = "/licensed.v1.LicenseService/SyncDevice"
-	LicenseService_SelectDevices_FullMethodName    = "/licensed.v1.LicenseService/SelectDevices"
-	LicenseService_ListLicenses_FullMethodName     = "/licensed.v1.LicenseService/ListLicenses"
-	LicenseService_ListDownloads_FullMethodName    = "/licensed.v1.LicenseService/ListDownloads"
-	LicenseService_ListDevices_FullMethodName      = "/licensed.v1.LicenseService/ListDevices"
-	LicenseService_GetCustomer_FullMethodName      = "/licensed.v1.LicenseService/GetCustomer"
-	LicenseService_Session_FullMethodName          = "/licensed.v1.LicenseService/Session"
+	LicenseService_AcquireLicense_FullMethodName    = "/licensed.v1.LicenseService/AcquireLicense"
+	LicenseService_RenewLicense_FullMethodName      = "/licensed.v1.LicenseService/RenewLicense"
+	LicenseService_ReleaseLicense_FullMethodName    = "/licensed.v1.LicenseService/ReleaseLicense"
+	LicenseService_RecordPlayback_FullMethodName    = "/licensed.v1.LicenseService/RecordPlayback"
+	LicenseService_DeactivateDevice_FullMethodName  = "/licensed.v1.LicenseService/DeactivateDevice"
+	LicenseService_ChangePlan_FullMethodName        = "/licensed.v1.LicenseService/ChangePlan"
+	LicenseService_SyncDevice_FullMethodName        = "/licensed.v1.LicenseService/SyncDevice"
+	LicenseService_SelectDevices_FullMethodName     = "/licensed.v1.LicenseService/SelectDevices"
+	LicenseService_GrantException_FullMethodName    = "/licensed.v1.LicenseService/GrantException"
+	LicenseService_WithdrawException_FullMethodName = "/licensed.v1.LicenseService/WithdrawException"
+	LicenseService_ListLicenses_FullMethodName      = "/licensed.v1.LicenseService/ListLicenses"
+	LicenseService_ListDownloads_FullMethodName     = "/licensed.v1.LicenseService/ListDownloads"
+	LicenseService_ListDevices_FullMethodName       = "/licensed.v1.LicenseService/ListDevices"
+	LicenseService_GetCustomer_FullMethodName       = "/licensed.v1.LicenseService/GetCustomer"
+	LicenseService_Session_FullMethodName           = "/licensed.v1.LicenseService/Session"
 )
 
 // LicenseServiceClient is the client API for LicenseService service.
@@ -69,6 +71,13 @@ type LicenseServiceClient interface {
 	// SelectDevices chooses the devices that stay. Where the plan is exceeded, the choice holds at once, and may be made
 	// once for each change of plan; otherwise it holds for the next smaller plan.
 	SelectDevices(ctx context.Context, in *SelectDevicesRequest, opts ...grpc.CallOption) (*SelectDevicesResponse, error)
+	// GrantException lets one customer deviate from the rules: another limit until a date, a removal, a download or a
+	// playback that does not count any more, or a device that was installed anew under another id. Customers and services
+	// may not call it.
+	GrantException(ctx context.Context, in *GrantExceptionRequest, opts ...grpc.CallOption) (*GrantExceptionResponse, error)
+	// WithdrawException ends an exception: the limit of the policy holds again, or what was forgiven counts again. A device
+	// that was merged stays merged.
+	WithdrawException(ctx context.Context, in *WithdrawExceptionRequest, opts ...grpc.CallOption) (*WithdrawExceptionResponse, error)
 	// ListLicenses lists the customer's licences, the active ones unless include_inactive is set.
 	ListLicenses(ctx context.Context, in *ListLicensesRequest, opts ...grpc.CallOption) (*ListLicensesResponse, error)
 	// ListDownloads lists when titles were downloaded, and played where that counts. For one title it tells whether
@@ -177,6 +186,26 @@ func (c *licenseServiceClient) SelectDevices(ctx context.Context, in *SelectDevi
 	return out, nil
 }
 
+func (c *licenseServiceClient) GrantException(ctx context.Context, in *GrantExceptionRequest, opts ...grpc.CallOption) (*GrantExceptionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GrantExceptionResponse)
+	err := c.cc.Invoke(ctx, LicenseService_GrantException_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *licenseServiceClient) WithdrawException(ctx context.Context, in *WithdrawExceptionRequest, opts ...grpc.CallOption) (*WithdrawExceptionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WithdrawExceptionResponse)
+	err := c.cc.Invoke(ctx, LicenseService_WithdrawException_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *licenseServiceClient) ListLicenses(ctx context.Context, in *ListLicensesRequest, opts ...grpc.CallOption) (*ListLicensesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListLicensesResponse)
@@ -263,6 +292,13 @@ type LicenseServiceServer interface {
 	// SelectDevices chooses the devices that stay. Where the plan is exceeded, the choice holds at once, and may be made
 	// once for each change of plan; otherwise it holds for the next smaller plan.
 	SelectDevices(context.Context, *SelectDevicesRequest) (*SelectDevicesResponse, error)
+	// GrantException lets one customer deviate from the rules: another limit until a date, a removal, a download or a
+	// playback that does not count any more, or a device that was installed anew under another id. Customers and services
+	// may not call it.
+	GrantException(context.Context, *GrantExceptionRequest) (*GrantExceptionResponse, error)
+	// WithdrawException ends an exception: the limit of the policy holds again, or what was forgiven counts again. A device
+	// that was merged stays merged.
+	WithdrawException(context.Context, *WithdrawExceptionRequest) (*WithdrawExceptionResponse, error)
 	// ListLicenses lists the customer's licences, the active ones unless include_inactive is set.
 	ListLicenses(context.Context, *ListLicensesRequest) (*ListLicensesResponse, error)
 	// ListDownloads lists when titles were downloaded, and played where that counts. For one title it tells whether
@@ -314,6 +350,12 @@ func (UnimplementedLicenseServiceServer) SyncDevice(context.Context, *SyncDevice
 }
 func (UnimplementedLicenseServiceServer) SelectDevices(context.Context, *SelectDevicesRequest) (*SelectDevicesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SelectDevices not implemented")
+}
+func (UnimplementedLicenseServiceServer) GrantException(context.Context, *GrantExceptionRequest) (*GrantExceptionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GrantException not implemented")
+}
+func (UnimplementedLicenseServiceServer) WithdrawException(context.Context, *WithdrawExceptionRequest) (*WithdrawExceptionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method WithdrawException not implemented")
 }
 func (UnimplementedLicenseServiceServer) ListLicenses(context.Context, *ListLicensesRequest) (*ListLicensesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListLicenses not implemented")
@@ -495,6 +537,42 @@ func _LicenseService_SelectDevices_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LicenseService_GrantException_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GrantExceptionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LicenseServiceServer).GrantException(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LicenseService_GrantException_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LicenseServiceServer).GrantException(ctx, req.(*GrantExceptionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LicenseService_WithdrawException_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(WithdrawExceptionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LicenseServiceServer).WithdrawException(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LicenseService_WithdrawException_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LicenseServiceServer).WithdrawException(ctx, req.(*WithdrawExceptionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _LicenseService_ListLicenses_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListLicensesRequest)
 	if err := dec(in); err != nil {
@@ -612,6 +690,14 @@ var LicenseService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SelectDevices",
 			Handler:    _LicenseService_SelectDevices_Handler,
+		},
+		{
+			MethodName: "GrantException",
+			Handler:    _LicenseService_GrantException_Handler,
+		},
+		{
+			MethodName: "WithdrawException",
+			Handler:    _LicenseService_WithdrawException_Handler,
 		},
 		{
 			MethodName: "ListLicenses",

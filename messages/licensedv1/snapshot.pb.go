@@ -51,6 +51,9 @@ type LicenseSnapshot struct {
 	SelectionChosen bool `protobuf:"varint,12,opt,name=selection_chosen,json=selectionChosen,proto3" json:"selection_chosen,omitempty"`
 	// From version 4: until when devices that do not stay may renew − time_ms; absent if there is no such time.
 	GraceUntilAfterMs *int64 `protobuf:"zigzag64,20,opt,name=grace_until_after_ms,json=graceUntilAfterMs,proto3,oneof" json:"grace_until_after_ms,omitempty"`
+	// From version 4: the exceptions that count, by number, and how many were ever granted.
+	Exceptions        []*Exception `protobuf:"bytes,22,rep,name=exceptions,proto3" json:"exceptions,omitempty"`
+	ExceptionsGranted uint64       `protobuf:"varint,23,opt,name=exceptions_granted,json=exceptionsGranted,proto3" json:"exceptions_granted,omitempty"`
 	// From version 4: allowances that have not ended, by number; and the highest number.
 	Allowances    []*LicenseSnapshot_Allowance `protobuf:"bytes,40,rep,name=allowances,proto3" json:"allowances,omitempty"`
 	LastAllowance uint64                       `protobuf:"varint,41,opt,name=last_allowance,json=lastAllowance,proto3" json:"last_allowance,omitempty"`
@@ -175,6 +178,20 @@ func (x *LicenseSnapshot) GetSelectionChosen() bool {
 func (x *LicenseSnapshot) GetGraceUntilAfterMs() int64 {
 	if x != nil && x.GraceUntilAfterMs != nil {
 		return *x.GraceUntilAfterMs
+	}
+	return 0
+}
+
+func (x *LicenseSnapshot) GetExceptions() []*Exception {
+	if x != nil {
+		return x.Exceptions
+	}
+	return nil
+}
+
+func (x *LicenseSnapshot) GetExceptionsGranted() uint64 {
+	if x != nil {
+		return x.ExceptionsGranted
 	}
 	return 0
 }
@@ -592,7 +609,7 @@ var File_licensed_v1_snapshot_proto protoreflect.FileDescriptor
 
 const file_licensed_v1_snapshot_proto_rawDesc = "" +
 	"\n" +
-	"\x1alicensed/v1/snapshot.proto\x12\vlicensed.v1\"\xbc\x0f\n" +
+	"\x1alicensed/v1/snapshot.proto\x12\vlicensed.v1\x1a!licensed/v1/license_service.proto\"\xa3\x10\n" +
 	"\x0fLicenseSnapshot\x12\x17\n" +
 	"\aplan_id\x18\x01 \x01(\tR\x06planId\x12\x17\n" +
 	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\x12\x14\n" +
@@ -608,7 +625,11 @@ const file_licensed_v1_snapshot_proto_rawDesc = "" +
 	" \x01(\x12H\x01R\x11planIssuedAfterMs\x88\x01\x01\x12'\n" +
 	"\x0fselection_binds\x18\v \x01(\bR\x0eselectionBinds\x12)\n" +
 	"\x10selection_chosen\x18\f \x01(\bR\x0fselectionChosen\x124\n" +
-	"\x14grace_until_after_ms\x18\x14 \x01(\x12H\x02R\x11graceUntilAfterMs\x88\x01\x01\x12F\n" +
+	"\x14grace_until_after_ms\x18\x14 \x01(\x12H\x02R\x11graceUntilAfterMs\x88\x01\x01\x126\n" +
+	"\n" +
+	"exceptions\x18\x16 \x03(\v2\x16.licensed.v1.ExceptionR\n" +
+	"exceptions\x12-\n" +
+	"\x12exceptions_granted\x18\x17 \x01(\x04R\x11exceptionsGranted\x12F\n" +
 	"\n" +
 	"allowances\x18( \x03(\v2&.licensed.v1.LicenseSnapshot.AllowanceR\n" +
 	"allowances\x12%\n" +
@@ -679,16 +700,18 @@ var file_licensed_v1_snapshot_proto_goTypes = []any{
 	(*LicenseSnapshot_Allowance)(nil), // 1: licensed.v1.LicenseSnapshot.Allowance
 	(*LicenseSnapshot_Device)(nil),    // 2: licensed.v1.LicenseSnapshot.Device
 	(*LicenseSnapshot_License)(nil),   // 3: licensed.v1.LicenseSnapshot.License
+	(*Exception)(nil),                 // 4: licensed.v1.Exception
 }
 var file_licensed_v1_snapshot_proto_depIdxs = []int32{
 	2, // 0: licensed.v1.LicenseSnapshot.devices:type_name -> licensed.v1.LicenseSnapshot.Device
 	3, // 1: licensed.v1.LicenseSnapshot.licenses:type_name -> licensed.v1.LicenseSnapshot.License
-	1, // 2: licensed.v1.LicenseSnapshot.allowances:type_name -> licensed.v1.LicenseSnapshot.Allowance
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	4, // 2: licensed.v1.LicenseSnapshot.exceptions:type_name -> licensed.v1.Exception
+	1, // 3: licensed.v1.LicenseSnapshot.allowances:type_name -> licensed.v1.LicenseSnapshot.Allowance
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_snapshot_proto_init() }
@@ -696,6 +719,7 @@ func file_licensed_v1_snapshot_proto_init() {
 	if File_licensed_v1_snapshot_proto != nil {
 		return
 	}
+	file_licensed_v1_license_service_proto_init()
 	file_licensed_v1_snapshot_proto_msgTypes[0].OneofWrappers = []any{}
 	file_licensed_v1_snapshot_proto_msgTypes[2].OneofWrappers = []any{}
 	file_licensed_v1_snapshot_proto_msgTypes[3].OneofWrappers = []any{}

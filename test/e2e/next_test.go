@@ -123,13 +123,13 @@ func nextRelease(t *testing.T) []overlay.Edit {
 		{
 			File: "actors/license/outcome.go",
 			From: "\t\tcase *licensedv1.PlanChanged:\n",
-			To: "\t\tcase *licensedv1.DownloadsPaused:\n\t\t\treturn append(b, 0x40)\n" +
+			To: "\t\tcase *licensedv1.DownloadsPaused:\n\t\t\treturn append(b, outcomeOther, 99)\n" +
 				"\t\tcase *licensedv1.PlanChanged:\n",
 		},
 		{
 			File: "actors/license/outcome.go",
-			From: "\tcase outcomePlan:\n",
-			To:   "\tcase 0:\n\tcase outcomePlan:\n",
+			From: "\t\tcase otherException:\n",
+			To:   "\t\tcase 99:\n\t\tcase otherException:\n",
 		},
 		{
 			File: "actors/license/kind.go",

@@ -264,6 +264,18 @@ func (p *Policy) Title(id string) Title {
 	return p.unlisted
 }
 
+// Lists reports whether the catalogue has a title.
+func (p *Policy) Lists(title string) bool {
+	_, ok := p.catalogue.Title(title)
+	return ok
+}
+
+// Names reports whether the policy names a studio: with a limit of its own, or as that of titles that are not listed.
+func (p *Policy) Names(studio string) bool {
+	_, ok := p.studios[studio]
+	return ok || studio == p.unlisted.Studio
+}
+
 // Deactivations returns the number of devices a customer may deactivate within Window.
 func (p *Policy) Deactivations() Limit { return p.deactivations }
 

@@ -59,6 +59,12 @@ const (
 	// LicenseServiceSelectDevicesProcedure is the fully-qualified name of the LicenseService's
 	// SelectDevices RPC.
 	LicenseServiceSelectDevicesProcedure = "/licensed.v1.LicenseService/SelectDevices"
+	// LicenseServiceGrantExceptionProcedure is the fully-qualified name of the LicenseService's
+	// GrantException RPC.
+	LicenseServiceGrantExceptionProcedure = "/licensed.v1.LicenseService/GrantException"
+	// LicenseServiceWithdrawExceptionProcedure is the fully-qualified name of the LicenseService's
+	// WithdrawException RPC.
+	LicenseServiceWithdrawExceptionProcedure = "/licensed.v1.LicenseService/WithdrawException"
 	// LicenseServiceListLicensesProcedure is the fully-qualified name of the LicenseService's
 	// ListLicenses RPC.
 	LicenseServiceListLicensesProcedure = "/licensed.v1.LicenseService/ListLicenses"
@@ -98,6 +104,13 @@ type LicenseServiceClient interface {
 	// SelectDevices chooses the devices that stay. Where the plan is exceeded, the choice holds at once, and may be made
 	// once for each change of plan; otherwise it holds for the next smaller plan.
 	SelectDevices(context.Context, *connect.Request[licensedv1.SelectDevicesRequest]) (*connect.Response[licensedv1.SelectDevicesResponse], error)
+	// GrantException lets one customer deviate from the rules: another limit until a date, a removal, a download or a
+	// playback that does not count any more, or a device that was installed anew under another id. Customers and services
+	// may not call it.
+	GrantException(context.Context, *connect.Request[licensedv1.GrantExceptionRequest]) (*connect.Response[licensedv1.GrantExceptionResponse], error)
+	// WithdrawException ends an exception: the limit of the policy holds again, or what was forgiven counts again. A device
+	// that was merged stays merged.
+	WithdrawException(context.Context, *connect.Request[licensedv1.WithdrawExceptionRequest]) (*connect.Response[licensedv1.WithdrawExceptionResponse], error)
 	// ListLicenses lists the customer's licences, the active ones unless include_inactive is set.
 	ListLicenses(context.Context, *connect.Request[licensedv1.ListLicensesRequest]) (*connect.Response[licensedv1.ListLicensesResponse], error)
 	// ListDownloads lists when titles were downloaded, and played where that counts. For one title it tells whether
@@ -177,6 +190,18 @@ func NewLicenseServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(licenseServiceMethods.ByName("SelectDevices")),
 			connect.WithClientOptions(opts...),
 		),
+		grantException: connect.NewClient[licensedv1.GrantExceptionRequest, licensedv1.GrantExceptionResponse](
+			httpClient,
+			baseURL+LicenseServiceGrantExceptionProcedure,
+			connect.WithSchema(licenseServiceMethods.ByName("GrantException")),
+			connect.WithClientOptions(opts...),
+		),
+		withdrawException: connect.NewClient[licensedv1.WithdrawExceptionRequest, licensedv1.WithdrawExceptionResponse](
+			httpClient,
+			baseURL+LicenseServiceWithdrawExceptionProcedure,
+			connect.WithSchema(licenseServiceMethods.ByName("WithdrawException")),
+			connect.WithClientOptions(opts...),
+		),
 		listLicenses: connect.NewClient[licensedv1.ListLicensesRequest, licensedv1.ListLicensesResponse](
 			httpClient,
 			baseURL+LicenseServiceListLicensesProcedure,
@@ -216,19 +241,21 @@ func NewLicenseServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 
 // licenseServiceClient implements LicenseServiceClient.
 type licenseServiceClient struct {
-	acquireLicense   *connect.Client[licensedv1.AcquireLicenseRequest, licensedv1.AcquireLicenseResponse]
-	renewLicense     *connect.Client[licensedv1.RenewLicenseRequest, licensedv1.RenewLicenseResponse]
-	releaseLicense   *connect.Client[licensedv1.ReleaseLicenseRequest, licensedv1.ReleaseLicenseResponse]
-	recordPlayback   *connect.Client[licensedv1.RecordPlaybackRequest, licensedv1.RecordPlaybackResponse]
-	deactivateDevice *connect.Client[licensedv1.DeactivateDeviceRequest, licensedv1.DeactivateDeviceResponse]
-	changePlan       *connect.Client[licensedv1.ChangePlanRequest, licensedv1.ChangePlanResponse]
-	syncDevice       *connect.Client[licensedv1.SyncDeviceRequest, licensedv1.SyncDeviceResponse]
-	selectDevices    *connect.Client[licensedv1.SelectDevicesRequest, licensedv1.SelectDevicesResponse]
-	listLicenses     *connect.Client[licensedv1.ListLicensesRequest, licensedv1.ListLicensesResponse]
-	listDownloads    *connect.Client[licensedv1.ListDownloadsRequest, licensedv1.ListDownloadsResponse]
-	listDevices      *connect.Client[licensedv1.ListDevicesRequest, licensedv1.ListDevicesResponse]
-	getCustomer      *connect.Client[licensedv1.GetCustomerRequest, licensedv1.GetCustomerResponse]
-	session          *connect.Client[licensedv1.SessionRequest, licensedv1.SessionResponse]
+	acquireLicense    *connect.Client[licensedv1.AcquireLicenseRequest, licensedv1.AcquireLicenseResponse]
+	renewLicense      *connect.Client[licensedv1.RenewLicenseRequest, licensedv1.RenewLicenseResponse]
+	releaseLicense    *connect.Client[licensedv1.ReleaseLicenseRequest, licensedv1.ReleaseLicenseResponse]
+	recordPlayback    *connect.Client[licensedv1.RecordPlaybackRequest, licensedv1.RecordPlaybackResponse]
+	deactivateDevice  *connect.Client[licensedv1.DeactivateDeviceRequest, licensedv1.DeactivateDeviceResponse]
+	changePlan        *connect.Client[licensedv1.ChangePlanRequest, licensedv1.ChangePlanResponse]
+	syncDevice        *connect.Client[licensedv1.SyncDeviceRequest, licensedv1.SyncDeviceResponse]
+	selectDevices     *connect.Client[licensedv1.SelectDevicesRequest, licensedv1.SelectDevicesResponse]
+	grantException    *connect.Client[licensedv1.GrantExceptionRequest, licensedv1.GrantExceptionResponse]
+	withdrawException *connect.Client[licensedv1.WithdrawExceptionRequest, licensedv1.WithdrawExceptionResponse]
+	listLicenses      *connect.Client[licensedv1.ListLicensesRequest, licensedv1.ListLicensesResponse]
+	listDownloads     *connect.Client[licensedv1.ListDownloadsRequest, licensedv1.ListDownloadsResponse]
+	listDevices       *connect.Client[licensedv1.ListDevicesRequest, licensedv1.ListDevicesResponse]
+	getCustomer       *connect.Client[licensedv1.GetCustomerRequest, licensedv1.GetCustomerResponse]
+	session           *connect.Client[licensedv1.SessionRequest, licensedv1.SessionResponse]
 }
 
 // AcquireLicense calls licensed.v1.LicenseService.AcquireLicense.
@@ -269,6 +296,16 @@ func (c *licenseServiceClient) SyncDevice(ctx context.Context, req *connect.Requ
 // SelectDevices calls licensed.v1.LicenseService.SelectDevices.
 func (c *licenseServiceClient) SelectDevices(ctx context.Context, req *connect.Request[licensedv1.SelectDevicesRequest]) (*connect.Response[licensedv1.SelectDevicesResponse], error) {
 	return c.selectDevices.CallUnary(ctx, req)
+}
+
+// GrantException calls licensed.v1.LicenseService.GrantException.
+func (c *licenseServiceClient) GrantException(ctx context.Context, req *connect.Request[licensedv1.GrantExceptionRequest]) (*connect.Response[licensedv1.GrantExceptionResponse], error) {
+	return c.grantException.CallUnary(ctx, req)
+}
+
+// WithdrawException calls licensed.v1.LicenseService.WithdrawException.
+func (c *licenseServiceClient) WithdrawException(ctx context.Context, req *connect.Request[licensedv1.WithdrawExceptionRequest]) (*connect.Response[licensedv1.WithdrawExceptionResponse], error) {
+	return c.withdrawException.CallUnary(ctx, req)
 }
 
 // ListLicenses calls licensed.v1.LicenseService.ListLicenses.
@@ -319,6 +356,13 @@ type LicenseServiceHandler interface {
 	// SelectDevices chooses the devices that stay. Where the plan is exceeded, the choice holds at once, and may be made
 	// once for each change of plan; otherwise it holds for the next smaller plan.
 	SelectDevices(context.Context, *connect.Request[licensedv1.SelectDevicesRequest]) (*connect.Response[licensedv1.SelectDevicesResponse], error)
+	// GrantException lets one customer deviate from the rules: another limit until a date, a removal, a download or a
+	// playback that does not count any more, or a device that was installed anew under another id. Customers and services
+	// may not call it.
+	GrantException(context.Context, *connect.Request[licensedv1.GrantExceptionRequest]) (*connect.Response[licensedv1.GrantExceptionResponse], error)
+	// WithdrawException ends an exception: the limit of the policy holds again, or what was forgiven counts again. A device
+	// that was merged stays merged.
+	WithdrawException(context.Context, *connect.Request[licensedv1.WithdrawExceptionRequest]) (*connect.Response[licensedv1.WithdrawExceptionResponse], error)
 	// ListLicenses lists the customer's licences, the active ones unless include_inactive is set.
 	ListLicenses(context.Context, *connect.Request[licensedv1.ListLicensesRequest]) (*connect.Response[licensedv1.ListLicensesResponse], error)
 	// ListDownloads lists when titles were downloaded, and played where that counts. For one title it tells whether
@@ -394,6 +438,18 @@ func NewLicenseServiceHandler(svc LicenseServiceHandler, opts ...connect.Handler
 		connect.WithSchema(licenseServiceMethods.ByName("SelectDevices")),
 		connect.WithHandlerOptions(opts...),
 	)
+	licenseServiceGrantExceptionHandler := connect.NewUnaryHandler(
+		LicenseServiceGrantExceptionProcedure,
+		svc.GrantException,
+		connect.WithSchema(licenseServiceMethods.ByName("GrantException")),
+		connect.WithHandlerOptions(opts...),
+	)
+	licenseServiceWithdrawExceptionHandler := connect.NewUnaryHandler(
+		LicenseServiceWithdrawExceptionProcedure,
+		svc.WithdrawException,
+		connect.WithSchema(licenseServiceMethods.ByName("WithdrawException")),
+		connect.WithHandlerOptions(opts...),
+	)
 	licenseServiceListLicensesHandler := connect.NewUnaryHandler(
 		LicenseServiceListLicensesProcedure,
 		svc.ListLicenses,
@@ -446,6 +502,10 @@ func NewLicenseServiceHandler(svc LicenseServiceHandler, opts ...connect.Handler
 			licenseServiceSyncDeviceHandler.ServeHTTP(w, r)
 		case LicenseServiceSelectDevicesProcedure:
 			licenseServiceSelectDevicesHandler.ServeHTTP(w, r)
+		case LicenseServiceGrantExceptionProcedure:
+			licenseServiceGrantExceptionHandler.ServeHTTP(w, r)
+		case LicenseServiceWithdrawExceptionProcedure:
+			licenseServiceWithdrawExceptionHandler.ServeHTTP(w, r)
 		case LicenseServiceListLicensesProcedure:
 			licenseServiceListLicensesHandler.ServeHTTP(w, r)
 		case LicenseServiceListDownloadsProcedure:
@@ -495,6 +555,14 @@ func (UnimplementedLicenseServiceHandler) SyncDevice(context.Context, *connect.R
 
 func (UnimplementedLicenseServiceHandler) SelectDevices(context.Context, *connect.Request[licensedv1.SelectDevicesRequest]) (*connect.Response[licensedv1.SelectDevicesResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("licensed.v1.LicenseService.SelectDevices is not implemented"))
+}
+
+func (UnimplementedLicenseServiceHandler) GrantException(context.Context, *connect.Request[licensedv1.GrantExceptionRequest]) (*connect.Response[licensedv1.GrantExceptionResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("licensed.v1.LicenseService.GrantException is not implemented"))
+}
+
+func (UnimplementedLicenseServiceHandler) WithdrawException(context.Context, *connect.Request[licensedv1.WithdrawExceptionRequest]) (*connect.Response[licensedv1.WithdrawExceptionResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("licensed.v1.LicenseService.WithdrawException is not implemented"))
 }
 
 func (UnimplementedLicenseServiceHandler) ListLicenses(context.Context, *connect.Request[licensedv1.ListLicensesRequest]) (*connect.Response[licensedv1.ListLicensesResponse], error) {
