@@ -82,9 +82,14 @@ func (p *program) grant(v grantVerb) *cobra.Command {
 			return c.GrantException(ctx, r)
 		},
 		words: func(r *licensedv1.GrantExceptionResponse, t tense) string {
-			return fmt.Sprintf("%s: exception %d of %s, %s", t.of("granted", "would be granted"), r.Exception.GetNumber(), r.CustomerId, r.Exception.Words())
+			return exceptionWords(t.of("granted", "would be granted"), r.CustomerId, r.Exception)
 		},
 	})
+}
+
+// exceptionWords describes an exception after a command.
+func exceptionWords(done, customer string, e *licensedv1.Exception) string {
+	return fmt.Sprintf("%s: exception %d of %s, %s", done, e.GetNumber(), customer, e.Words())
 }
 
 // reasonGiven returns a usage error unless there is a reason.
@@ -247,8 +252,7 @@ func (p *program) withdrawCommand() *cobra.Command {
 			})
 		},
 		words: func(r *licensedv1.WithdrawExceptionResponse, t tense) string {
-			return fmt.Sprintf("%s: exception %d of %s, %s", t.of("withdrawn", "would be withdrawn"), r.Exception.GetNumber(), r.CustomerId,
-				r.Exception.Words())
+			return exceptionWords(t.of("withdrawn", "would be withdrawn"), r.CustomerId, r.Exception)
 		},
 	})
 }
