@@ -134,7 +134,8 @@ func TestAddressRate(t *testing.T) {
 	}
 }
 
-// TestNewCustomers: an address may begin a bounded number of histories a minute; customers that exist are served all the same.
+// TestNewCustomers: an address may begin a bounded number of histories a minute; customers that exist are served all
+// the same.
 func TestNewCustomers(t *testing.T) {
 	f := failing(actors.ErrNotOwner)
 	known := map[string]bool{"Bayley": true}

@@ -12,6 +12,14 @@ import (
 	"licensed/messages/licensedv1"
 )
 
+// FallbackStatus returns what the gateway has deferred; nil for a gateway without fallbacks.
+func (g *Gateway) FallbackStatus() *licensedv1.FallbackFigures {
+	if g.config.Fallback == nil {
+		return nil
+	}
+	return g.config.Fallback.Status()
+}
+
 // read asks a question about a customer. stale is nil if the answer is current. Errors: those of the owner.
 func (g *Gateway) read(
 	ctx context.Context, customer string, q *licensedv1.Query,

@@ -29,6 +29,47 @@ type boardView struct {
 	Tiles      []tileView
 	Nodes      []nodeView
 	Happenings []happeningView
+	Fallbacks  []fallbackView
+}
+
+// fallbackView is what a gateway does while owners cannot be reached.
+type fallbackView struct {
+	Name, Level string
+	*licensedv1.FallbackFigures
+	// Owners are the nodes to which commands fail, by name.
+	Owners string
+	// Room is how full the journal is.
+	Room string
+}
+
+// fallbackOf returns the fallbacks of a member; false if it has none.
+func fallbackOf(n *licensedv1.NodeStatus, all []*licensedv1.NodeStatus) (v fallbackView, ok bool) {
+	f := n.Fallback
+	if f == nil {
+		return v, false
+	}
+	v = fallbackView{Name: n.Name, Level: "good", FallbackFigures: f, Owners: "all answer"}
+	if f.DeferredCommands > 0 || len(f.UnavailableOwners) > 0 {
+		v.Level = "warning"
+	}
+	var owners []string
+	for _, incarnation := range f.UnavailableOwners {
+		name, _, _ := strings.Cut(incarnation, "-") // An incarnation that ended.
+		if incarnation == "" {
+			name = n.Name
+		}
+		for _, other := range all {
+			if other.Incarnation == incarnation {
+				name = other.Name
+			}
+		}
+		owners = append(owners, name)
+	}
+	if len(owners) > 0 {
+		v.Owners = strings.Join(owners, ", ") + " unavailable"
+	}
+	v.Room = size(f.Bytes) + " of " + size(f.MaxBytes)
+	return v, true
 }
 
 // findingView is something that is wrong.
@@ -129,6 +170,9 @@ func boardOf(r reading, now time.Time) boardView {
 		b.Tiles = tilesOf(s, r.Latest)
 		for i, n := range s.Nodes {
 			b.Nodes = append(b.Nodes, nodeOf(n, i, r.Latest, r.At))
+			if f, ok := fallbackOf(n, s.Nodes); ok {
+				b.Fallbacks = append(b.Fallbacks, f)
+			}
 		}
 		for _, h := range s.Happenings {
 			b.Happenings = append(b.Happenings, happeningOf(h))

@@ -19,6 +19,9 @@ const (
 	probePause    = 500 * time.Millisecond
 )
 
+// breakerIdle is the time without requests after which a breaker is dropped.
+const breakerIdle = 10 * time.Second
+
 // maxBreakers is the number of owners from which on breakers of former ones are dropped.
 const maxBreakers = 1024
 
@@ -39,6 +42,8 @@ type breakers struct {
 type breaker struct {
 	circuitbreaker.CircuitBreaker[any]
 
+	used time.Time // last; guarded by the lock of breakers
+
 	mu       sync.Mutex
 	attempts map[*attempt]struct{} // that end when it opens
 }
@@ -50,7 +55,9 @@ type attempt struct{ giveUp context.CancelCauseFunc }
 func (b *breakers) of(key breakerKey) *breaker {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	now := time.Now()
 	if found := b.all[key]; found != nil {
+		found.used = now
 		return found
 	}
 	if b.all == nil {
@@ -59,7 +66,7 @@ func (b *breakers) of(key breakerKey) *breaker {
 	if len(b.all) >= maxBreakers {
 		clear(b.all) // Of incarnations, nearly all of which have ended.
 	}
-	made := &breaker{attempts: make(map[*attempt]struct{})}
+	made := &breaker{used: now, attempts: make(map[*attempt]struct{})}
 	made.CircuitBreaker = circuitbreaker.NewBuilder[any]().
 		WithFailureRateThreshold(failingShare, minFailing, failingPeriod).
 		WithDelay(probePause).
@@ -70,16 +77,20 @@ func (b *breakers) of(key breakerKey) *breaker {
 	return made
 }
 
-// open returns the number of owners to which commands fail.
-func (b *breakers) open() (n int) {
+// failing returns the owners to which commands fail. A breaker that nobody asked for lately is that of an owner that
+// ended: it is dropped.
+func (b *breakers) failing() (owners []persistence.Incarnation) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for key, each := range b.all {
-		if !key.read && !each.IsClosed() {
-			n++
+		switch {
+		case time.Since(each.used) > breakerIdle:
+			delete(b.all, key)
+		case !key.read && !each.IsClosed():
+			owners = append(owners, key.owner)
 		}
 	}
-	return n
+	return owners
 }
 
 // limit returns a context for an attempt that ends after the patience, and when the breaker opens. Call done after it.

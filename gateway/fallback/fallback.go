@@ -246,5 +246,5 @@ func grant(now, expires time.Time, t Terms) time.Time {
 
 // Usage returns what is deferred, and the number of owners that cannot be reached at this moment.
 func (f *Fallback) Usage() (u Usage, unavailable int) {
-	return f.config.Journal.Usage(), f.breakers.open()
+	return f.config.Journal.Usage(), len(f.breakers.failing())
 }

@@ -499,6 +499,43 @@ func TestFormerAnswers(t *testing.T) {
 	}
 }
 
+// TestStatus: what is deferred, what became of it, and which owners fail; an owner that ended is not among them.
+func TestStatus(t *testing.T) {
+	o := &owner{unavailable: actors.ErrUnavailable}
+	f := newFallback(t, o, t.TempDir())
+	for i := range minFailing {
+		c := reported(fmt.Sprint(i), uint64(i))
+		_, err := f.Execute(t.Context(), "Bayley", c, true)
+		if _, err := f.Defer(t.Context(), "Bayley", c, License{}, err); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := f.Status()
+	if s.DeferredCommands != minFailing || s.DeferredCustomers != 1 || s.DeferredSince == nil || s.Bytes == 0 ||
+		len(s.UnavailableOwners) != 1 || s.Outcomes[2].Accepted != minFailing || s.Outcomes[2].Executed != 0 {
+		t.Errorf("in the outage: %v", s)
+	}
+	o.set(func() { o.unavailable = nil })
+	until(func() bool {
+		f.settleAll(t.Context())
+		return !f.config.Journal.Has("Bayley")
+	})
+	s = f.Status()
+	if s.DeferredCommands != 0 || s.DeferredSince != nil || len(s.UnavailableOwners) != 0 ||
+		s.Outcomes[2].Executed != minFailing {
+		t.Errorf("after it: %v", s)
+	}
+	ended := f.breakers.of(breakerKey{owner: persistence.NewIncarnation()})
+	ended.Open()
+	if n := len(f.breakers.failing()); n != 1 {
+		t.Errorf("%d owners fail, want 1", n)
+	}
+	ended.used = time.Now().Add(-2 * breakerIdle)
+	if n := len(f.breakers.failing()); n != 0 {
+		t.Errorf("%d owners fail, the one that does has ended", n)
+	}
+}
+
 // TestOverload: an owner with a full queue stays in use.
 func TestOverload(t *testing.T) {
 	o := &owner{unavailable: actors.ErrOverloaded}

@@ -16,7 +16,8 @@ const (
 	maxFormer = 64 << 10
 	// formerOverhead is what an answer takes beside its key and content, in bytes, by estimate.
 	formerOverhead = 250
-	// formerAge is the time for which an answer is kept at most: data of customers that nobody asks about does not stay.
+	// formerAge is the time for which an answer is kept at most: data of customers whom nobody asks about
+	// does not stay.
 	formerAge = 24 * time.Hour
 )
 

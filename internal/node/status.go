@@ -85,7 +85,7 @@ func (n *Node) statusWith(ctx context.Context, owner *cluster.NodeStatus) (*lice
 		s.AdminAddress = admin.Addr().String()
 	}
 	if g, ok := n.gateway.Get(); ok {
-		s.RequestsInFlight = uint64(g.InFlight())
+		s.RequestsInFlight, s.Fallback = uint64(g.InFlight()), g.FallbackStatus()
 	}
 	if st := n.storage.Status(ctx); st != nil {
 		s.Store = &licensedv1.StoreFigures{Kind: st.Kind, DiskBytes: st.DiskBytes, Writes: st.Writes, Syncs: st.Syncs}

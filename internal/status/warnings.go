@@ -74,6 +74,16 @@ func Warnings(
 				s.Name, a.Lag.AsDuration().Round(time.Minute), a.WaitingCustomers)
 		}
 	}
+	if f := s.Fallback; f.GetDeferredCommands() > 0 || len(f.GetUnavailableOwners()) > 0 {
+		since := ""
+		if f.DeferredSince != nil {
+			since = " since " + f.DeferredSince.AsTime().UTC().Format(time.DateTime) + " UTC"
+		}
+		add("deferred-commands", "The gateway sends them to their nodes by itself. "+
+			"Look why nodes or the store do not answer.",
+			"%s has %d deferred commands of %d customers%s; commands to %d nodes fail",
+			s.Name, f.DeferredCommands, f.DeferredCustomers, since, len(f.UnavailableOwners))
+	}
 	if limit := float64(s.MemoryLimitBytes); limit > 0 && float64(s.MemoryBytes) > memoryWarning*limit {
 		add("licensedmemory", "Lower --max-resident, or give the process more memory.",
 			"%s uses %.0f %% of its memory limit", s.Name, 100*float64(s.MemoryBytes)/limit)

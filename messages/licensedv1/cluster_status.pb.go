@@ -731,7 +731,9 @@ type NodeStatus struct {
 	CommandsPerSecond uint64 `protobuf:"varint,34,opt,name=commands_per_second,json=commandsPerSecond,proto3" json:"commands_per_second,omitempty"`
 	// What happened to it lately, newest first, when members tell each other; a reader finds it in
 	// ClusterStatus.happenings.
-	Happenings    []*Happening `protobuf:"bytes,35,rep,name=happenings,proto3" json:"happenings,omitempty"`
+	Happenings []*Happening `protobuf:"bytes,35,rep,name=happenings,proto3" json:"happenings,omitempty"`
+	// Of a gateway with --fallback-dir.
+	Fallback      *FallbackFigures `protobuf:"bytes,41,opt,name=fallback,proto3" json:"fallback,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1007,6 +1009,13 @@ func (x *NodeStatus) GetCommandsPerSecond() uint64 {
 func (x *NodeStatus) GetHappenings() []*Happening {
 	if x != nil {
 		return x.Happenings
+	}
+	return nil
+}
+
+func (x *NodeStatus) GetFallback() *FallbackFigures {
+	if x != nil {
+		return x.Fallback
 	}
 	return nil
 }
@@ -1377,6 +1386,224 @@ func (x *StoreFigures) GetSyncs() uint64 {
 }
 
 // ArchiveFigures are of the archiver of a node.
+// FallbackFigures are what a gateway does while owners or the store cannot be reached.
+type FallbackFigures struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Commands that it accepted and that are not handed in yet, and of how many customers.
+	DeferredCommands  uint64 `protobuf:"varint,1,opt,name=deferred_commands,json=deferredCommands,proto3" json:"deferred_commands,omitempty"`
+	DeferredCustomers uint64 `protobuf:"varint,2,opt,name=deferred_customers,json=deferredCustomers,proto3" json:"deferred_customers,omitempty"`
+	// Their size, and the largest.
+	Bytes    uint64 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	MaxBytes uint64 `protobuf:"varint,4,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	// When there were none; absent if there are none now.
+	DeferredSince *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=deferred_since,json=deferredSince,proto3" json:"deferred_since,omitempty"`
+	// Incarnations of the nodes to which commands fail; empty for the process itself.
+	UnavailableOwners []string `protobuf:"bytes,6,rep,name=unavailable_owners,json=unavailableOwners,proto3" json:"unavailable_owners,omitempty"`
+	// What became of commands since the start, by kind.
+	Outcomes []*DeferredOutcomes `protobuf:"bytes,7,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
+	// Questions since the start: answered from the store, as before, and not at all.
+	StaleFromStore      uint64 `protobuf:"varint,8,opt,name=stale_from_store,json=staleFromStore,proto3" json:"stale_from_store,omitempty"`
+	StaleFormerAnswers  uint64 `protobuf:"varint,9,opt,name=stale_former_answers,json=staleFormerAnswers,proto3" json:"stale_former_answers,omitempty"`
+	UnansweredQuestions uint64 `protobuf:"varint,10,opt,name=unanswered_questions,json=unansweredQuestions,proto3" json:"unanswered_questions,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *FallbackFigures) Reset() {
+	*x = FallbackFigures{}
+	mi := &file_licensed_v1_cluster_status_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FallbackFigures) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FallbackFigures) ProtoMessage() {}
+
+func (x *FallbackFigures) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_cluster_status_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FallbackFigures.ProtoReflect.Descriptor instead.
+func (*FallbackFigures) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_cluster_status_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *FallbackFigures) GetDeferredCommands() uint64 {
+	if x != nil {
+		return x.DeferredCommands
+	}
+	return 0
+}
+
+func (x *FallbackFigures) GetDeferredCustomers() uint64 {
+	if x != nil {
+		return x.DeferredCustomers
+	}
+	return 0
+}
+
+func (x *FallbackFigures) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *FallbackFigures) GetMaxBytes() uint64 {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return 0
+}
+
+func (x *FallbackFigures) GetDeferredSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DeferredSince
+	}
+	return nil
+}
+
+func (x *FallbackFigures) GetUnavailableOwners() []string {
+	if x != nil {
+		return x.UnavailableOwners
+	}
+	return nil
+}
+
+func (x *FallbackFigures) GetOutcomes() []*DeferredOutcomes {
+	if x != nil {
+		return x.Outcomes
+	}
+	return nil
+}
+
+func (x *FallbackFigures) GetStaleFromStore() uint64 {
+	if x != nil {
+		return x.StaleFromStore
+	}
+	return 0
+}
+
+func (x *FallbackFigures) GetStaleFormerAnswers() uint64 {
+	if x != nil {
+		return x.StaleFormerAnswers
+	}
+	return 0
+}
+
+func (x *FallbackFigures) GetUnansweredQuestions() uint64 {
+	if x != nil {
+		return x.UnansweredQuestions
+	}
+	return 0
+}
+
+// DeferredOutcomes are what became of commands of one kind.
+type DeferredOutcomes struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "renew", "release", "sync".
+	Command    string `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
+	Accepted   uint64 `protobuf:"varint,2,opt,name=accepted,proto3" json:"accepted,omitempty"`
+	Declined   uint64 `protobuf:"varint,3,opt,name=declined,proto3" json:"declined,omitempty"`
+	Executed   uint64 `protobuf:"varint,4,opt,name=executed,proto3" json:"executed,omitempty"`
+	Refused    uint64 `protobuf:"varint,5,opt,name=refused,proto3" json:"refused,omitempty"`
+	Superseded uint64 `protobuf:"varint,6,opt,name=superseded,proto3" json:"superseded,omitempty"`
+	// Replaced, lapsed, or facts with a gap before them: the log names them.
+	NotExecuted   uint64 `protobuf:"varint,7,opt,name=not_executed,json=notExecuted,proto3" json:"not_executed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeferredOutcomes) Reset() {
+	*x = DeferredOutcomes{}
+	mi := &file_licensed_v1_cluster_status_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeferredOutcomes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeferredOutcomes) ProtoMessage() {}
+
+func (x *DeferredOutcomes) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_cluster_status_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeferredOutcomes.ProtoReflect.Descriptor instead.
+func (*DeferredOutcomes) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_cluster_status_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *DeferredOutcomes) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+func (x *DeferredOutcomes) GetAccepted() uint64 {
+	if x != nil {
+		return x.Accepted
+	}
+	return 0
+}
+
+func (x *DeferredOutcomes) GetDeclined() uint64 {
+	if x != nil {
+		return x.Declined
+	}
+	return 0
+}
+
+func (x *DeferredOutcomes) GetExecuted() uint64 {
+	if x != nil {
+		return x.Executed
+	}
+	return 0
+}
+
+func (x *DeferredOutcomes) GetRefused() uint64 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
+func (x *DeferredOutcomes) GetSuperseded() uint64 {
+	if x != nil {
+		return x.Superseded
+	}
+	return 0
+}
+
+func (x *DeferredOutcomes) GetNotExecuted() uint64 {
+	if x != nil {
+		return x.NotExecuted
+	}
+	return 0
+}
+
 type ArchiveFigures struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
 	WaitingCustomers uint64                 `protobuf:"varint,1,opt,name=waiting_customers,json=waitingCustomers,proto3" json:"waiting_customers,omitempty"`
@@ -1391,7 +1618,7 @@ type ArchiveFigures struct {
 
 func (x *ArchiveFigures) Reset() {
 	*x = ArchiveFigures{}
-	mi := &file_licensed_v1_cluster_status_proto_msgTypes[7]
+	mi := &file_licensed_v1_cluster_status_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1403,7 +1630,7 @@ func (x *ArchiveFigures) String() string {
 func (*ArchiveFigures) ProtoMessage() {}
 
 func (x *ArchiveFigures) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_cluster_status_proto_msgTypes[7]
+	mi := &file_licensed_v1_cluster_status_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1416,7 +1643,7 @@ func (x *ArchiveFigures) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArchiveFigures.ProtoReflect.Descriptor instead.
 func (*ArchiveFigures) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_cluster_status_proto_rawDescGZIP(), []int{7}
+	return file_licensed_v1_cluster_status_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ArchiveFigures) GetWaitingCustomers() uint64 {
@@ -1463,7 +1690,7 @@ type ShardStatus struct {
 
 func (x *ShardStatus) Reset() {
 	*x = ShardStatus{}
-	mi := &file_licensed_v1_cluster_status_proto_msgTypes[8]
+	mi := &file_licensed_v1_cluster_status_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1475,7 +1702,7 @@ func (x *ShardStatus) String() string {
 func (*ShardStatus) ProtoMessage() {}
 
 func (x *ShardStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_cluster_status_proto_msgTypes[8]
+	mi := &file_licensed_v1_cluster_status_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1488,7 +1715,7 @@ func (x *ShardStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardStatus.ProtoReflect.Descriptor instead.
 func (*ShardStatus) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_cluster_status_proto_rawDescGZIP(), []int{8}
+	return file_licensed_v1_cluster_status_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ShardStatus) GetId() uint32 {
@@ -1547,7 +1774,7 @@ type Happening struct {
 
 func (x *Happening) Reset() {
 	*x = Happening{}
-	mi := &file_licensed_v1_cluster_status_proto_msgTypes[9]
+	mi := &file_licensed_v1_cluster_status_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1559,7 +1786,7 @@ func (x *Happening) String() string {
 func (*Happening) ProtoMessage() {}
 
 func (x *Happening) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_cluster_status_proto_msgTypes[9]
+	mi := &file_licensed_v1_cluster_status_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1572,7 +1799,7 @@ func (x *Happening) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Happening.ProtoReflect.Descriptor instead.
 func (*Happening) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_cluster_status_proto_rawDescGZIP(), []int{9}
+	return file_licensed_v1_cluster_status_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Happening) GetAt() *timestamppb.Timestamp {
@@ -1652,7 +1879,7 @@ type ClusterWarning struct {
 
 func (x *ClusterWarning) Reset() {
 	*x = ClusterWarning{}
-	mi := &file_licensed_v1_cluster_status_proto_msgTypes[10]
+	mi := &file_licensed_v1_cluster_status_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1664,7 +1891,7 @@ func (x *ClusterWarning) String() string {
 func (*ClusterWarning) ProtoMessage() {}
 
 func (x *ClusterWarning) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_cluster_status_proto_msgTypes[10]
+	mi := &file_licensed_v1_cluster_status_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1677,7 +1904,7 @@ func (x *ClusterWarning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterWarning.ProtoReflect.Descriptor instead.
 func (*ClusterWarning) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_cluster_status_proto_rawDescGZIP(), []int{10}
+	return file_licensed_v1_cluster_status_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ClusterWarning) GetLevel() WarningLevel {
@@ -1753,7 +1980,7 @@ const file_licensed_v1_cluster_status_proto_rawDesc = "" +
 	"\x0fshards_unserved\x18\r \x01(\rR\x0eshardsUnserved\x12-\n" +
 	"\x12shards_unconfirmed\x18\x0e \x01(\rR\x11shardsUnconfirmed\x12#\n" +
 	"\rnodes_running\x18\x0f \x01(\rR\fnodesRunning\x12%\n" +
-	"\x0enodes_expected\x18\x10 \x01(\rR\rnodesExpected\"\x84\f\n" +
+	"\x0enodes_expected\x18\x10 \x01(\rR\rnodesExpected\"\xbe\f\n" +
 	"\n" +
 	"NodeStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
@@ -1796,7 +2023,8 @@ const file_licensed_v1_cluster_status_proto_rawDesc = "" +
 	"\x13commands_per_second\x18\" \x01(\x04R\x11commandsPerSecond\x126\n" +
 	"\n" +
 	"happenings\x18# \x03(\v2\x16.licensed.v1.HappeningR\n" +
-	"happenings\"\x8d\x01\n" +
+	"happenings\x128\n" +
+	"\bfallback\x18) \x01(\v2\x1c.licensed.v1.FallbackFiguresR\bfallback\"\x8d\x01\n" +
 	"\vLeaseStatus\x127\n" +
 	"\tremaining\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\tremaining\x12+\n" +
 	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x18\n" +
@@ -1824,7 +2052,29 @@ const file_licensed_v1_cluster_status_proto_rawDesc = "" +
 	"\n" +
 	"disk_bytes\x18\x02 \x01(\x04R\tdiskBytes\x12\x16\n" +
 	"\x06writes\x18\x03 \x01(\x04R\x06writes\x12\x14\n" +
-	"\x05syncs\x18\x04 \x01(\x04R\x05syncs\"\xaf\x01\n" +
+	"\x05syncs\x18\x04 \x01(\x04R\x05syncs\"\xdc\x03\n" +
+	"\x0fFallbackFigures\x12+\n" +
+	"\x11deferred_commands\x18\x01 \x01(\x04R\x10deferredCommands\x12-\n" +
+	"\x12deferred_customers\x18\x02 \x01(\x04R\x11deferredCustomers\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\x12\x1b\n" +
+	"\tmax_bytes\x18\x04 \x01(\x04R\bmaxBytes\x12A\n" +
+	"\x0edeferred_since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\rdeferredSince\x12-\n" +
+	"\x12unavailable_owners\x18\x06 \x03(\tR\x11unavailableOwners\x129\n" +
+	"\boutcomes\x18\a \x03(\v2\x1d.licensed.v1.DeferredOutcomesR\boutcomes\x12(\n" +
+	"\x10stale_from_store\x18\b \x01(\x04R\x0estaleFromStore\x120\n" +
+	"\x14stale_former_answers\x18\t \x01(\x04R\x12staleFormerAnswers\x121\n" +
+	"\x14unanswered_questions\x18\n" +
+	" \x01(\x04R\x13unansweredQuestions\"\xdd\x01\n" +
+	"\x10DeferredOutcomes\x12\x18\n" +
+	"\acommand\x18\x01 \x01(\tR\acommand\x12\x1a\n" +
+	"\baccepted\x18\x02 \x01(\x04R\baccepted\x12\x1a\n" +
+	"\bdeclined\x18\x03 \x01(\x04R\bdeclined\x12\x1a\n" +
+	"\bexecuted\x18\x04 \x01(\x04R\bexecuted\x12\x18\n" +
+	"\arefused\x18\x05 \x01(\x04R\arefused\x12\x1e\n" +
+	"\n" +
+	"superseded\x18\x06 \x01(\x04R\n" +
+	"superseded\x12!\n" +
+	"\fnot_executed\x18\a \x01(\x04R\vnotExecuted\"\xaf\x01\n" +
 	"\x0eArchiveFigures\x12+\n" +
 	"\x11waiting_customers\x18\x01 \x01(\x04R\x10waitingCustomers\x12+\n" +
 	"\x03lag\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03lag\x12'\n" +
@@ -1928,7 +2178,7 @@ func file_licensed_v1_cluster_status_proto_rawDescGZIP() []byte {
 }
 
 var file_licensed_v1_cluster_status_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_licensed_v1_cluster_status_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_licensed_v1_cluster_status_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_licensed_v1_cluster_status_proto_goTypes = []any{
 	(ClusterLevel)(0),             // 0: licensed.v1.ClusterLevel
 	(NodeRole)(0),                 // 1: licensed.v1.NodeRole
@@ -1944,51 +2194,56 @@ var file_licensed_v1_cluster_status_proto_goTypes = []any{
 	(*RuleCount)(nil),             // 11: licensed.v1.RuleCount
 	(*CodeCount)(nil),             // 12: licensed.v1.CodeCount
 	(*StoreFigures)(nil),          // 13: licensed.v1.StoreFigures
-	(*ArchiveFigures)(nil),        // 14: licensed.v1.ArchiveFigures
-	(*ShardStatus)(nil),           // 15: licensed.v1.ShardStatus
-	(*Happening)(nil),             // 16: licensed.v1.Happening
-	(*ClusterWarning)(nil),        // 17: licensed.v1.ClusterWarning
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
-	(Rule)(0),                     // 20: licensed.v1.Rule
+	(*FallbackFigures)(nil),       // 14: licensed.v1.FallbackFigures
+	(*DeferredOutcomes)(nil),      // 15: licensed.v1.DeferredOutcomes
+	(*ArchiveFigures)(nil),        // 16: licensed.v1.ArchiveFigures
+	(*ShardStatus)(nil),           // 17: licensed.v1.ShardStatus
+	(*Happening)(nil),             // 18: licensed.v1.Happening
+	(*ClusterWarning)(nil),        // 19: licensed.v1.ClusterWarning
+	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
+	(Rule)(0),                     // 22: licensed.v1.Rule
 }
 var file_licensed_v1_cluster_status_proto_depIdxs = []int32{
-	18, // 0: licensed.v1.ClusterStatus.as_of:type_name -> google.protobuf.Timestamp
+	20, // 0: licensed.v1.ClusterStatus.as_of:type_name -> google.protobuf.Timestamp
 	8,  // 1: licensed.v1.ClusterStatus.nodes:type_name -> licensed.v1.NodeStatus
-	15, // 2: licensed.v1.ClusterStatus.shard_map:type_name -> licensed.v1.ShardStatus
-	16, // 3: licensed.v1.ClusterStatus.happenings:type_name -> licensed.v1.Happening
-	17, // 4: licensed.v1.ClusterStatus.warnings:type_name -> licensed.v1.ClusterWarning
+	17, // 2: licensed.v1.ClusterStatus.shard_map:type_name -> licensed.v1.ShardStatus
+	18, // 3: licensed.v1.ClusterStatus.happenings:type_name -> licensed.v1.Happening
+	19, // 4: licensed.v1.ClusterStatus.warnings:type_name -> licensed.v1.ClusterWarning
 	0,  // 5: licensed.v1.ClusterStatus.level:type_name -> licensed.v1.ClusterLevel
 	1,  // 6: licensed.v1.NodeStatus.roles:type_name -> licensed.v1.NodeRole
 	2,  // 7: licensed.v1.NodeStatus.state:type_name -> licensed.v1.NodeState
-	18, // 8: licensed.v1.NodeStatus.started_at:type_name -> google.protobuf.Timestamp
-	18, // 9: licensed.v1.NodeStatus.seen_at:type_name -> google.protobuf.Timestamp
+	20, // 8: licensed.v1.NodeStatus.started_at:type_name -> google.protobuf.Timestamp
+	20, // 9: licensed.v1.NodeStatus.seen_at:type_name -> google.protobuf.Timestamp
 	9,  // 10: licensed.v1.NodeStatus.lease:type_name -> licensed.v1.LeaseStatus
-	19, // 11: licensed.v1.NodeStatus.cpu_time:type_name -> google.protobuf.Duration
-	19, // 12: licensed.v1.NodeStatus.clock_offset:type_name -> google.protobuf.Duration
+	21, // 11: licensed.v1.NodeStatus.cpu_time:type_name -> google.protobuf.Duration
+	21, // 12: licensed.v1.NodeStatus.clock_offset:type_name -> google.protobuf.Duration
 	10, // 13: licensed.v1.NodeStatus.activity:type_name -> licensed.v1.NodeActivity
 	13, // 14: licensed.v1.NodeStatus.store:type_name -> licensed.v1.StoreFigures
-	14, // 15: licensed.v1.NodeStatus.archive:type_name -> licensed.v1.ArchiveFigures
-	17, // 16: licensed.v1.NodeStatus.warnings:type_name -> licensed.v1.ClusterWarning
-	19, // 17: licensed.v1.NodeStatus.incarnation_age:type_name -> google.protobuf.Duration
-	16, // 18: licensed.v1.NodeStatus.happenings:type_name -> licensed.v1.Happening
-	19, // 19: licensed.v1.LeaseStatus.remaining:type_name -> google.protobuf.Duration
-	19, // 20: licensed.v1.LeaseStatus.ttl:type_name -> google.protobuf.Duration
-	11, // 21: licensed.v1.NodeActivity.refusals:type_name -> licensed.v1.RuleCount
-	12, // 22: licensed.v1.NodeActivity.errors:type_name -> licensed.v1.CodeCount
-	20, // 23: licensed.v1.RuleCount.rule:type_name -> licensed.v1.Rule
-	19, // 24: licensed.v1.ArchiveFigures.lag:type_name -> google.protobuf.Duration
-	3,  // 25: licensed.v1.ShardStatus.state:type_name -> licensed.v1.ShardState
-	18, // 26: licensed.v1.Happening.at:type_name -> google.protobuf.Timestamp
-	4,  // 27: licensed.v1.Happening.kind:type_name -> licensed.v1.HappeningKind
-	5,  // 28: licensed.v1.ClusterWarning.level:type_name -> licensed.v1.WarningLevel
-	6,  // 29: licensed.v1.ClusterWarning.kind:type_name -> licensed.v1.FindingKind
-	18, // 30: licensed.v1.ClusterWarning.since:type_name -> google.protobuf.Timestamp
-	31, // [31:31] is the sub-list for method output_type
-	31, // [31:31] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	16, // 15: licensed.v1.NodeStatus.archive:type_name -> licensed.v1.ArchiveFigures
+	19, // 16: licensed.v1.NodeStatus.warnings:type_name -> licensed.v1.ClusterWarning
+	21, // 17: licensed.v1.NodeStatus.incarnation_age:type_name -> google.protobuf.Duration
+	18, // 18: licensed.v1.NodeStatus.happenings:type_name -> licensed.v1.Happening
+	14, // 19: licensed.v1.NodeStatus.fallback:type_name -> licensed.v1.FallbackFigures
+	21, // 20: licensed.v1.LeaseStatus.remaining:type_name -> google.protobuf.Duration
+	21, // 21: licensed.v1.LeaseStatus.ttl:type_name -> google.protobuf.Duration
+	11, // 22: licensed.v1.NodeActivity.refusals:type_name -> licensed.v1.RuleCount
+	12, // 23: licensed.v1.NodeActivity.errors:type_name -> licensed.v1.CodeCount
+	22, // 24: licensed.v1.RuleCount.rule:type_name -> licensed.v1.Rule
+	20, // 25: licensed.v1.FallbackFigures.deferred_since:type_name -> google.protobuf.Timestamp
+	15, // 26: licensed.v1.FallbackFigures.outcomes:type_name -> licensed.v1.DeferredOutcomes
+	21, // 27: licensed.v1.ArchiveFigures.lag:type_name -> google.protobuf.Duration
+	3,  // 28: licensed.v1.ShardStatus.state:type_name -> licensed.v1.ShardState
+	20, // 29: licensed.v1.Happening.at:type_name -> google.protobuf.Timestamp
+	4,  // 30: licensed.v1.Happening.kind:type_name -> licensed.v1.HappeningKind
+	5,  // 31: licensed.v1.ClusterWarning.level:type_name -> licensed.v1.WarningLevel
+	6,  // 32: licensed.v1.ClusterWarning.kind:type_name -> licensed.v1.FindingKind
+	20, // 33: licensed.v1.ClusterWarning.since:type_name -> google.protobuf.Timestamp
+	34, // [34:34] is the sub-list for method output_type
+	34, // [34:34] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_cluster_status_proto_init() }
@@ -1997,14 +2252,14 @@ func file_licensed_v1_cluster_status_proto_init() {
 		return
 	}
 	file_licensed_v1_license_service_proto_init()
-	file_licensed_v1_cluster_status_proto_msgTypes[9].OneofWrappers = []any{}
+	file_licensed_v1_cluster_status_proto_msgTypes[11].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_v1_cluster_status_proto_rawDesc), len(file_licensed_v1_cluster_status_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   11,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

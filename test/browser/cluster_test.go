@@ -16,6 +16,7 @@ import (
 	"licensed/docs"
 	"licensed/gateway/dashboard"
 	"licensed/internal/clusterstatus"
+	"licensed/internal/status"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
 )
@@ -35,6 +36,41 @@ func TestNode(t *testing.T) {
 	p.says(".nodes tbody", "512")
 	p.says("#connection", "Live")
 	p.look("cluster-one-node")
+}
+
+// TestDeferredCommands looks at a gateway that cannot reach a node: the cluster is degraded, and a section says what is
+// deferred, since when, and what became of commands. It follows what changes.
+func TestDeferredCommands(t *testing.T) {
+	c := threeNodes()
+	g := c.nodes[0]
+	g.Fallback = &licensedv1.FallbackFigures{
+		DeferredCommands: 4711, DeferredCustomers: 1234, Bytes: 3 << 20, MaxBytes: 256 << 20,
+		DeferredSince:     timestamppb.New(time.Now().Add(-2 * time.Minute)),
+		UnavailableOwners: []string{c.nodes[1].Incarnation}, StaleFromStore: 17, StaleFormerAnswers: 5,
+		Outcomes: []*licensedv1.DeferredOutcomes{
+			{Command: "renew", Accepted: 4000, Executed: 12, Refused: 1},
+			{Command: "release", Accepted: 711, Superseded: 2},
+		},
+	}
+	g.Warnings = status.Warnings(g, nil, nil)
+	p := open(t, serve(t, c), wall)
+	p.says(".findings", "4711 deferred commands of 1234 customers")
+	p.says(".fallbacks", "degraded")
+	p.says(".fallbacks", "4,711")
+	p.says(".fallbacks", "node-b unavailable")
+	p.says(".fallbacks", "renew: 4,000 accepted")
+	p.says(".fallbacks", "17 from the store")
+	p.look("deferred-commands")
+	c.mu.Lock()
+	g.Fallback = &licensedv1.FallbackFigures{
+		MaxBytes: 256 << 20,
+		Outcomes: []*licensedv1.DeferredOutcomes{{Command: "renew", Accepted: 4000, Executed: 4000}},
+	}
+	g.Warnings = nil
+	c.mu.Unlock()
+	p.says(".fallbacks", "normal")
+	p.says(".fallbacks", "all answer")
+	p.says(".fallbacks", "4,000 executed")
 }
 
 // cluster is one that the test makes up: its members, and what became of them. The status is made of that as in a

@@ -393,7 +393,7 @@ func (r *run) send(ctx context.Context, kind string, i, gateway int, due time.Ti
 	var err error
 	for tries := 0; ; tries++ {
 		one, cancel := context.WithTimeout(ctx, attempt)
-		a, err = r.once(one, r.clients[(gateway+tries)%len(r.clients)], kind, i, id, token)
+		a, err = r.once(one, r.clients[(gateway+tries)%len(r.clients)], kind, i, id, token, due)
 		cancel()
 		// The last two kinds take a refusal to answer for an answer: their clients try again later.
 		if err == nil || !again(err) || kind == acquire || kind == ask || time.Since(due) > patience {
@@ -451,7 +451,9 @@ func (a answer) words() string {
 }
 
 // once sends a request to one gateway.
-func (r *run) once(ctx context.Context, g *client.Client, kind string, i int, id, token string) (answer, error) {
+func (r *run) once(
+	ctx context.Context, g *client.Client, kind string, i int, id, token string, due time.Time,
+) (answer, error) {
 	who := r.id(i)
 	switch kind {
 	case renew:
@@ -467,7 +469,7 @@ func (r *run) once(ctx context.Context, g *client.Client, kind string, i int, id
 	case facts:
 		res, err := g.SyncDevice(ctx, &licensedv1.SyncDeviceRequest{
 			CustomerId: who, DeviceId: device, CommandId: id, Facts: []*licensedv1.Fact{{
-				Number: 1, Kind: licensedv1.FactKind_FACT_KIND_PLAYED, TitleId: "Renewed", At: timestamppb.Now(),
+				Number: 1, Kind: licensedv1.FactKind_FACT_KIND_PLAYED, TitleId: "Renewed", At: timestamppb.New(due),
 			}},
 		})
 		return answer{sequence: res.GetSequence(), provisional: res.GetProvisional() != nil}, err
