@@ -3,6 +3,7 @@ package transport
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -80,6 +81,10 @@ type Config struct {
 	// Admit, if not nil, decides whether the process that answered under an address, and says that it is of an
 	// incarnation, may be sent requests: an error refuses the connection. It may read the store, until ctx ends.
 	Admit func(ctx context.Context, address string, i persistence.Incarnation) error
+	// Identify, if not nil, says what the process with a certificate may be, for connections in both directions; it
+	// needs TLS with certificates on both sides. Processes that are neither are refused, and requests are sent to a
+	// process with a lease only if it may be a node.
+	Identify func(c *x509.Certificate) Process
 	// Bind is the address to listen on, host:port; port 0 takes any.
 	Bind string
 	// Advertise is the address that others reach it under, host:port; empty: that of Bind.

@@ -114,7 +114,14 @@ func (s *stream) admit(ctx context.Context) error {
 	if err := t.differs(md, address, "connecting to it"); err != nil {
 		return err
 	}
+	process, err := t.identify(s.grpc.Context())
+	if err != nil {
+		return err
+	}
 	i, err := cluster.IncarnationOf(header(md, incarnationHeader))
+	if err == nil && !i.IsZero() && process != Node {
+		err = errStranger // It says that it is a node.
+	}
 	if err == nil && t.config.Admit != nil {
 		err = t.config.Admit(ctx, address, i)
 	}

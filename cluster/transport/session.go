@@ -67,11 +67,15 @@ func (t *Transport) serve(stream grpc.ServerStream) error {
 	if err := t.ours(stream.Context(), from); err != nil {
 		return err
 	}
+	ctx, err := t.identified(stream.Context())
+	if err != nil {
+		return err
+	}
 	if !uncompressed(stream.Context()) {
 		t.config.Listener.Rejected("compressed stream")
 		return status.Error(codes.Unimplemented, "compressed frames are not supported; send without grpc-encoding")
 	}
-	s, err := t.newSession(stream, from)
+	s, err := t.newSession(ctx, stream, from)
 	if err != nil {
 		return err
 	}
@@ -96,7 +100,7 @@ func uncompressed(ctx context.Context) bool {
 
 // newSession begins a session on an accepted stream. Error: the transport is closed, or
 // the connection is gone.
-func (t *Transport) newSession(stream grpc.ServerStream, from string) (*session, error) {
+func (t *Transport) newSession(ctx context.Context, stream grpc.ServerStream, from string) (*session, error) {
 	s := &session{transport: t, stream: stream, conn: t.listener.conn(from), ready: make(chan struct{}, 1),
 		tasks: make(chan *work), works: map[uint64]*work{}}
 	t.mu.Lock()
@@ -106,7 +110,7 @@ func (t *Transport) newSession(stream grpc.ServerStream, from string) (*session,
 	}
 	// The frames until now were those of the handshake.
 	s.conn.finished()
-	s.ctx, s.cancel = context.WithCancel(stream.Context())
+	s.ctx, s.cancel = context.WithCancel(ctx)
 	t.sessions[s] = struct{}{}
 	return s, nil
 }

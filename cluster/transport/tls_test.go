@@ -1,13 +1,19 @@
 package transport
 
 import (
+	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"licensed/actors"
 	"licensed/internal/certs"
+	"licensed/persistence"
 )
 
 // mutual has both sides show certificates of an authority.
@@ -52,6 +58,55 @@ func TestMutualTLS(t *testing.T) {
 		t.Errorf("to a process of another authority: %v", err)
 	}
 	a.works(t, b.Address())
+}
+
+// TestProcesses: a process whose certificate is of no role asks nobody and is asked by nobody, a gateway is not sent
+// requests as a node, and a handler is told who asks.
+func TestProcesses(t *testing.T) {
+	a := certs.New(t)
+	// Serial numbers stand for names: 10 is a node, 11 a gateway.
+	roles := map[int64]Process{10: Node, 11: Gateway}
+	who := persistence.NewIncarnation()
+	begin := func(serial int64, says persistence.Incarnation) *process {
+		return start(t, func(c *Config) {
+			mutual(a)(c)
+			own := []tls.Certificate{a.Sign(serial)}
+			c.ServerTLS.Certificates, c.ClientTLS().Certificates = own, own
+			c.Identify = func(of *x509.Certificate) Process { return roles[of.SerialNumber.Int64()] }
+			c.Incarnation = func() persistence.Incarnation { return says }
+		})
+	}
+	node, gateway, stranger := begin(10, who), begin(11, persistence.Incarnation{}), begin(12, persistence.Incarnation{})
+	impostor := begin(11, who)
+	var asks []Process
+	node.handler.query = func(ctx context.Context, _ string, q any) (actors.Answer, error) {
+		asks = append(asks, ProcessOf(ctx))
+		return actors.Answer{Value: q}, nil
+	}
+	for _, from := range []*process{gateway, begin(10, who)} {
+		if _, err := from.Query(t.Context(), node.Address(), "K", "x", "q"); err != nil {
+			t.Error(err)
+		}
+	}
+	if want := []Process{Gateway, Node}; !slices.Equal(asks, want) {
+		t.Errorf("%v asked, want %v", asks, want)
+	}
+	for name, to := range map[string]*process{"a gateway as a node": impostor, "a stranger": stranger} {
+		to.handler.query = func(context.Context, string, any) (actors.Answer, error) {
+			t.Errorf("%s was asked", name)
+			return actors.Answer{}, nil
+		}
+		if _, err := node.Query(t.Context(), to.Address(), "K", "x", "q"); !errors.Is(err, ErrNotSent) ||
+			!strings.Contains(err.Error(), "--node-sans") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := stranger.Query(t.Context(), node.Address(), "K", "x", "q"); !errors.Is(err, ErrNotSent) {
+		t.Errorf("asked by a stranger: %v", err)
+	}
+	if len(asks) != 2 || node.journal.count("certificate of another role") == 0 {
+		t.Errorf("%d asked; %v", len(asks), node.journal.said)
+	}
 }
 
 // TestTLSIsAskedForEachConnection: certificates that were renewed count from the next connection on.

@@ -283,6 +283,18 @@ func (o *options) securitySettings() []settings.Setting {
 			Help: "certificates that sign those of the other processes",
 		},
 		{
+			Name: "node-sans", Value: &m.NodeSANs, Unit: "patterns", For: operator, Roles: member,
+			Help: "names in the certificates of nodes: URIs (spiffe://example.org/node/*) or DNS names " +
+				"(*.nodes.example.org); a process without such a name is sent no requests for customers",
+			Unset: "every certificate of --node-tls-ca is a node's, if it is valid for the address of the process",
+		},
+		{
+			Name: "gateway-sans", Value: &m.GatewaySANs, Unit: "patterns", For: operator, Roles: member,
+			Help: "names in the certificates of gateways, as --node-sans; a process with such a name may send requests " +
+				"of callers, and nothing else",
+			Unset: "with --node-sans, a gateway needs a certificate of a node",
+		},
+		{
 			Name: "gossip-key-file", Value: &m.KeyFile, Unit: "file", For: operator, Roles: member,
 			Help:  "key that encrypts gossip: 16, 24 or 32 bytes in base64, the same for all members",
 			Unset: "gossip is not encrypted",

@@ -73,6 +73,36 @@ func (p *pattern) name(c *x509.Certificate) string {
 	return ""
 }
 
+// Names are patterns of names in certificates.
+type Names []pattern
+
+// ParseNames returns patterns of URIs ("spiffe://example.org/node/*") and of DNS names ("*.nodes.example.org"), with
+// stars as in an auth file. Errors: one is malformed.
+func ParseNames(patterns []string) (all Names, err error) {
+	for _, text := range patterns {
+		c := Certificate{DNS: text}
+		if strings.Contains(text, "://") {
+			c = Certificate{URI: text}
+		}
+		p, err := newPattern(&c)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+// Fit reports whether a name of a certificate fits a pattern.
+func (n Names) Fit(c *x509.Certificate) bool {
+	for i := range n {
+		if n[i].name(c) != "" {
+			return true
+		}
+	}
+	return false
+}
+
 // ofCertificate returns the claims of a client with a certificate.
 func (s *state) ofCertificate(chain []*x509.Certificate) (*Claims, error) {
 	for i := range s.patterns {

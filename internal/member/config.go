@@ -49,6 +49,10 @@ type Settings struct {
 	MaxConnections int
 	// NodeTLS encrypts requests between processes. With a CA both sides must have a certificate of it.
 	NodeTLS tlsfiles.Files
+	// NodeSANs and GatewaySANs are patterns of the names (URI or DNS) in the certificates of nodes and of gateways, as
+	// auth.ParseNames has them. They take the place of the check of the address that a process is reached at. Both
+	// empty: every certificate of the CA is that of a node, if it is valid for the address.
+	NodeSANs, GatewaySANs []string
 
 	// LeaseTTL is the time without a sign of life after which a node is declared dead. Less makes failover
 	// faster, and a slow store or a starved process lose its shards more easily.
@@ -75,6 +79,8 @@ type Config struct {
 	Map *shardmap.Map
 	// Node is this process as one that holds shards. A gateway has none.
 	Node *optional.Value[cluster.Node]
+	// Holds says that this process is to hold shards.
+	Holds bool
 	// API is the address of the API that this process serves, HOST:PORT; empty for none.
 	API string
 	// MaxPeers is the number of connections of other processes that are accepted.
@@ -116,7 +122,11 @@ func (s *Settings) Validate() error {
 	if _, err := s.key(); err != nil {
 		return fmt.Errorf("gossip-key-file: %w", err)
 	}
-	_, err := s.NodeTLS.OpenMutual("node-tls-", slog.Default())
+	encryption, err := s.NodeTLS.OpenMutual("node-tls-", slog.Default())
+	if err != nil {
+		return err
+	}
+	_, err = s.processes(encryption)
 	return err
 }
 

@@ -9,6 +9,7 @@ import (
 	"licensed/actors"
 	"licensed/actors/license"
 	"licensed/cluster"
+	"licensed/cluster/transport"
 	"licensed/gateway/auth"
 	"licensed/internal/caller"
 	"licensed/messages/licensedv1"
@@ -157,6 +158,9 @@ func (h handler) check(ctx context.Context, method, customer string) (*caller.Ca
 func (h handler) operator(ctx context.Context, method string) error {
 	by := caller.FromContext(ctx)
 	switch {
+	case h.config.Authorizer == nil && transport.ProcessOf(ctx) == transport.Gateway:
+		return h.denied(by, method, "gateway",
+			"a gateway may not do this by itself; start the node with --auth-file, so that it knows operators")
 	case h.config.Authorizer == nil:
 		return nil
 	case by == nil || by.Token == "":

@@ -9,6 +9,7 @@ package member
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -154,6 +155,14 @@ func (m *Self) listen() (err error) {
 	}
 	if encryption != nil {
 		t.ServerTLS, t.ClientTLS = encryption.Server(), encryption.Client
+	}
+	known, err := c.processes(encryption)
+	if err == nil && known != nil {
+		err = known.own(c.NodeTLS, m.config.Holds)
+		t.Identify, t.ClientTLS = known.identify, func() *tls.Config { return known.client(encryption) }
+	}
+	if err != nil {
+		return err
 	}
 	t.Member = m.config.Name
 	t.Handler, t.Codec = handler{m}, payload.Codec{}

@@ -71,6 +71,7 @@ func (n *Node) listen(context.Context) error {
 	s, _ := n.shared.Get()
 	c := member.Config{
 		Cluster: n.config.Cluster, Name: n.name, Info: s.info, Store: n.storage.Hot, Map: s.rows, Node: &n.owner,
+		Holds:    n.config.Roles.Has(RoleNode),
 		MaxPeers: n.files.Node, MaxPerNode: n.config.perNode(), MaxPerShard: n.config.perShard(),
 		Status: n.statusWith, Stopping: n.parts.Stopping(), Health: n.health, Events: &n.events, Members: n.members,
 		Metrics: s.metrics,

@@ -87,8 +87,16 @@ func Tokens(dir string) error {
 // uriOf returns the name in the certificate of a client for a role.
 func uriOf(role string) string { return "spiffe://licensed.dev/" + role }
 
-// Certs writes an authority, a certificate of it for servers at these hosts beside this machine, one for a client of
-// each role, and a key for gossip. Errors: those of writing, and fs.ErrExist if there is an authority.
+// NodeSAN and GatewaySAN are the names in the certificates of Certs for the node ports of nodes (node.pem) and of
+// gateways (gateway.pem).
+const (
+	NodeSAN    = "spiffe://licensed.dev/process/node"
+	GatewaySAN = "spiffe://licensed.dev/process/gateway"
+)
+
+// Certs writes an authority, a certificate of it for servers at these hosts beside this machine, one each for the node
+// ports of nodes and of gateways, one for a client of each role, and a key for gossip. Errors: those of writing, and
+// fs.ErrExist if there is an authority.
 func Certs(dir string, hosts []string) error {
 	if err := create(dir, CA); err != nil {
 		return err
@@ -118,6 +126,14 @@ func Certs(dir string, hosts []string) error {
 	}
 	if _, err := sign(dir, ServerCert, ServerKey, server, ca, key); err != nil {
 		return err
+	}
+	// They are also known by name, whatever the addresses are that they run at.
+	for _, process := range []string{"node", "gateway"} {
+		of := *server
+		of.URIs = []*url.URL{{Scheme: "spiffe", Host: "licensed.dev", Path: "/process/" + process}}
+		if _, err := sign(dir, process+".pem", process+"-key.pem", &of, ca, key); err != nil {
+			return err
+		}
 	}
 	for _, role := range auth.AllRoles() {
 		name := auth.RoleName(role)

@@ -69,6 +69,18 @@ func TestFiles(t *testing.T) {
 			t.Errorf("%s: %v", host, err)
 		}
 	}
+	for _, process := range []string{"node", "gateway"} {
+		pair, err := tls.LoadX509KeyPair(filepath.Join(dir, process+".pem"), filepath.Join(dir, process+"-key.pem"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]bool{NodeSAN: process == "node", GatewaySAN: process == "gateway"} {
+			names, err := auth.ParseNames([]string{name})
+			if err != nil || names.Fit(pair.Leaf) != want {
+				t.Errorf("the certificate of a %s and %s: %v", process, name, err)
+			}
+		}
+	}
 	files, err := os.ReadDir(dir)
 	if err != nil {
 		t.Fatal(err)
