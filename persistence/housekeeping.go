@@ -55,11 +55,18 @@ type Archive interface {
 	// DeleteSegment deletes a segment that no mark names, nor a root that anything is recovered from.
 	// One that does not exist is no error.
 	DeleteSegment(ctx context.Context, name string) error
+	// EraseSegments deletes the segments of an aggregate, whose names begin with [SegmentPrefix], and returns how many it
+	// found. When it returns, no file that the archive reads has them, as far as the archive controls that. Errors:
+	// ErrUnknownOutcome, ErrUnavailable; it may be repeated.
+	EraseSegments(ctx context.Context, aggregate string) (int, error)
 	// Segments returns up to limit names above after, in order of the names' bytes.
 	Segments(ctx context.Context, after string, limit int) ([]string, error)
 	// Close releases the archive.
 	Close() error
 }
+
+// SegmentPrefix returns what the names of an aggregate's segments begin with, and no others.
+func SegmentPrefix(aggregate string) string { return aggregate + "/" }
 
 const layoutMark = 0x51
 

@@ -283,6 +283,9 @@ func (m *Mutation) Size() int {
 // what one read saw, later reads see too, also after a power loss: a write of unknown outcome that was read once is
 // as good as acknowledged. (Cassandra does so by blocking read repair at a quorum, the embedded store by not answering
 // before what was read is on disk.) Nothing is compared: the caller never writes two contents under one key.
+//
+// Roots of an aggregate that has a tombstone are not shown ([Erasure]): TopRoot, ReadRoot and ReadRoots fail with a
+// *ForgottenError then.
 type Journal interface {
 	// TopRoot returns the root with the highest key of the aggregate. A root whose snapshot alone is damaged is
 	// returned with its Damage. Errors: ErrNotFound if it has none, ErrUnavailable, ErrCorrupt.
@@ -324,6 +327,7 @@ type Store interface {
 	Ownership
 	Votes
 	Housekeeping
+	Erasure
 	// Close waits for writes in progress and releases the store. Later calls fail with ErrClosed.
 	Close() error
 }

@@ -413,7 +413,7 @@ func (a *Archiver) put(ctx context.Context, aggregate string, data []byte, expir
 	if planted.Bug(planted.ReuseSegmentName) {
 		name = name[:1]
 	}
-	s := segment{aggregate + "/" + name, sha256.Sum256(data), expires}
+	s := segment{persistence.SegmentPrefix(aggregate) + name, sha256.Sum256(data), expires}
 	a.mu.Lock()
 	former, ok := a.copied[aggregate]
 	a.mu.Unlock()

@@ -278,3 +278,9 @@ func (a *Archive) Segments(ctx context.Context, after string, limit int) ([]stri
 	slices.SortFunc(names, cmp.Compare[string])
 	return names[:min(limit, len(names))], nil
 }
+
+// EraseSegments implements persistence.Archive. Cassandra drops the bytes from its files when it compacts them, after
+// the gc_grace_seconds of the tables.
+func (a *Archive) EraseSegments(ctx context.Context, aggregate string) (int, error) {
+	return persistence.EraseSegmentsOneByOne(ctx, a, aggregate)
+}

@@ -67,10 +67,12 @@ func (s *Store) ReadRoots(
 
 // readRoots reads up to limit roots with one of the select statements of roots. It fails
 // at the first root whose columns are corrupt; one whose snapshot alone is damaged is
-// returned with its Damage.
+// returned with its Damage. The tombstone of the aggregate is read at the same time.
 func (s *Store) readRoots(
 	ctx context.Context, aggregate string, limit int, statement string, values ...any,
 ) ([]persistence.Root, error) {
+	forgotten := make(chan error, 1)
+	go func() { forgotten <- s.forgotten(ctx, aggregate) }()
 	var roots []persistence.Root
 	err := s.scan(limit, []byte(aggregate), s.query(ctx, statement, values...), func(iter *gocql.Iter) (bool, error) {
 		var row rootRow
@@ -81,6 +83,9 @@ func (s *Store) readRoots(
 		roots = append(roots, r)
 		return true, err
 	})
+	if other := <-forgotten; err == nil || errors.Is(other, persistence.ErrForgotten) {
+		err = other
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -20,6 +20,8 @@ type Store struct {
 	leaseLocks, shardLocks, clusterLock locks
 	// Plain reads, bounded for each set of replicas.
 	reads *reads
+	// clusterID is that of the cluster once it was read: it never changes.
+	clusterID atomic.Pointer[persistence.ClusterID]
 	stats struct{ writes, rows, unknown, rejected, readErrors atomic.Uint64 }
 }
 

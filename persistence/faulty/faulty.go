@@ -54,6 +54,11 @@ const (
 	PutVote
 	WithdrawVote
 	Votes
+	TombstoneKey
+	PutTombstone
+	Tombstone
+	Tombstones
+	EraseAggregate
 )
 
 // opNames are in the order of the methods above.
@@ -62,6 +67,7 @@ var opNames = [...]string{
 	"Lease", "PeekLease", "CompareAndSetLease", "Shards", "PeekShards", "Shard", "CompareAndSetShard",
 	"MarkArchived", "DeleteRecords", "StripRoot",
 	"PutVote", "WithdrawVote", "Votes",
+	"TombstoneKey", "PutTombstone", "Tombstone", "Tombstones", "EraseAggregate",
 }
 
 // String returns the method's name.
@@ -71,7 +77,7 @@ func (o Op) String() string { return opNames[o] }
 func (o Op) IsWrite() bool {
 	switch o {
 	case PutRoot, Append, CreateCluster, CompareAndSetLease, CompareAndSetShard, MarkArchived, DeleteRecords, StripRoot,
-		PutVote, WithdrawVote:
+		PutVote, WithdrawVote, PutTombstone, EraseAggregate:
 		return true
 	}
 	return false

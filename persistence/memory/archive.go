@@ -141,3 +141,8 @@ func (a *Archive) Corrupt(name string) {
 	s.data = damaged(s.data)
 	a.segments.byName[name] = s
 }
+
+// EraseSegments implements persistence.Archive.
+func (a *Archive) EraseSegments(ctx context.Context, aggregate string) (int, error) {
+	return persistence.EraseSegmentsOneByOne(ctx, a, aggregate)
+}

@@ -38,6 +38,7 @@ type rows struct {
 	aggregates map[string][]root
 	partitions map[persistence.Partition][]record
 	ownership  ownership.Table
+	tombstones map[persistence.TombstoneKey]persistence.Tombstone
 }
 
 // root has apart what is written apart. The slices are never changed in place: readers decode after
@@ -64,6 +65,7 @@ func New() *Store {
 	return &Store{rows: &rows{
 		aggregates: make(map[string][]root),
 		partitions: make(map[persistence.Partition][]record),
+		tombstones: make(map[persistence.TombstoneKey]persistence.Tombstone),
 	}}
 }
 
@@ -125,7 +127,11 @@ func (s *Store) ReadRoot(ctx context.Context, key persistence.RootKey) (persiste
 	}
 	s.rows.mu.RLock()
 	row, ok := s.rows.root(key)
+	forgotten := s.rows.forgotten(key.Aggregate)
 	s.rows.mu.RUnlock()
+	if forgotten != nil {
+		return persistence.Root{}, fmt.Errorf("root %v: %w", key, forgotten)
+	}
 	if !ok {
 		return persistence.Root{}, fmt.Errorf("root %v: %w", key, persistence.ErrNotFound)
 	}
@@ -148,7 +154,11 @@ func (s *Store) ReadRoots(
 	// Copied under the lock: rows are replaced in place later. Their bytes are never
 	// changed, and are decoded without the lock.
 	stored = slices.Clone(stored[end-max(0, min(limit, end)) : end])
+	forgotten := s.rows.forgotten(aggregate)
 	s.rows.mu.RUnlock()
+	if forgotten != nil {
+		return nil, fmt.Errorf("roots of %s: %w", aggregate, forgotten)
+	}
 
 	roots := make([]persistence.Root, 0, len(stored))
 	for _, row := range slices.Backward(stored) {

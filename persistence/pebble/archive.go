@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	pebbledb "github.com/cockroachdb/pebble/v2"
@@ -117,6 +118,9 @@ type Archive struct {
 	left    *archiveEngine // the last one that failed
 	failure error          // why there is none
 	closed  bool
+
+	// freshLogs is above 0 while files are rewritten because segments were erased: see purge.
+	freshLogs atomic.Int32
 
 	// closing is closed by Close; workers are supervise and sweep.
 	closing chan struct{}

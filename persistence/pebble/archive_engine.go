@@ -121,7 +121,7 @@ func (a *Archive) openEngine() (*archiveEngine, error) {
 	// The engine takes its memtables off the cache's size.
 	e.cache = pebbledb.NewCache(a.opts.CacheSize + 2*a.opts.MemTableSize)
 	eo := a.opts.engineOptions()
-	eo.FS = watch(&patientFS{FS: e.fs, log: a.opts.Logger, dir: a.dir}, a.dir, e.stop)
+	eo.FS = &logFS{watch(&patientFS{FS: e.fs, log: a.opts.Logger, dir: a.dir}, a.dir, e.stop), &a.freshLogs}
 	eo.Cache, eo.Logger = e.cache, e
 	eo.EventListener = &pebbledb.EventListener{
 		BackgroundError: func(err error) {

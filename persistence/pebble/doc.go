@@ -18,6 +18,7 @@
 //	r aggregate 0 ~epoch ~version m                    archive mark of that root
 //	r aggregate 0 ~epoch ~version s                    that root is stripped
 //	s id                                               shard
+//	t key                                              tombstone of a forgotten aggregate, under an HMAC of its id
 //
 // So the top root of an aggregate is found by one seek, with the rows that belong to it right behind;
 // the records of a partition lie side by side in order, and neither scan meets another aggregate's
@@ -26,13 +27,15 @@
 // package persistence, or of rows.go here: each with its layout number and a checksum of its own, so also a bit that
 // flips above the engine's checksums is found when the row is read. Records are written once and never changed until
 // the archiver deletes their partition; so are roots, but the snapshot of one that is stripped is deleted. What a
-// fenced writer left stays.
+// fenced writer left stays. Nothing of an aggregate stays that was forgotten, but its tombstone; erasure.go has what the
+// engine's files then still have of it.
 //
 // # Where to start
 //
 //   - pebble.go opens and closes the store; keys.go and rows.go have keys and values byte by byte.
 //   - journal.go reads and writes roots and records, commit.go makes them durable in groups.
 //   - ownership.go has the rows that are compared and set, housekeeping.go what the archiver changes.
+//   - erasure.go deletes what there is of a forgotten aggregate, and has the engine's files rewritten.
 //   - fatal.go, watch.go and patience.go decide what an error of the disk means.
 //   - archive.go is the archive tier, archive_engine.go how it survives its disk, fence.go what makes that safe.
 //

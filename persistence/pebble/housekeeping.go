@@ -12,7 +12,12 @@ import (
 // MarkArchived implements persistence.Housekeeping.
 func (s *Store) MarkArchived(ctx context.Context, key persistence.RootKey, m persistence.ArchiveMark) error {
 	row := append(appendRootKey(nil, key), suffixMark...)
-	err := s.write(ctx, key.Aggregate, func(g *group) { s.put(g, row, persistence.AppendArchiveMark(nil, &m)) })
+	// The mark of a root that was erased would be a row of no root.
+	err := s.forgotten(ctx, key.Aggregate)
+	if err != nil {
+		return fmt.Errorf("mark root %v: %w", key, err)
+	}
+	err = s.write(ctx, key.Aggregate, func(g *group) { s.put(g, row, persistence.AppendArchiveMark(nil, &m)) })
 	if err != nil {
 		return fmt.Errorf("mark root %v: %w", key, err)
 	}

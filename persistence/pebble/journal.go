@@ -117,9 +117,13 @@ func (s *Store) ReadRoot(ctx context.Context, key persistence.RootKey) (persiste
 
 // readRoot returns the aggregate's first root whose key starts with prefix; name is what to call it in errors.
 func (s *Store) readRoot(ctx context.Context, name any, aggregate string, prefix []byte) (persistence.Root, error) {
-	roots, err := read(ctx, s, aggregate, func() ([]persistence.Root, error) {
-		return s.scanRoots(prefix, append(slices.Clone(prefix), 0xff), 1)
-	})
+	var roots []persistence.Root
+	err := s.forgotten(ctx, aggregate)
+	if err == nil {
+		roots, err = read(ctx, s, aggregate, func() ([]persistence.Root, error) {
+			return s.scanRoots(prefix, append(slices.Clone(prefix), 0xff), 1)
+		})
+	}
 	if err != nil {
 		return persistence.Root{}, fmt.Errorf("root %v: %w", name, err)
 	}
@@ -141,8 +145,12 @@ func (s *Store) ReadRoots(
 		// keys.
 		lower = append(appendRootKey(nil, below), afterRoot)
 	}
-	roots, err := read(ctx, s, aggregate,
-		func() ([]persistence.Root, error) { return s.scanRoots(lower, upper, limit) })
+	var roots []persistence.Root
+	err := s.forgotten(ctx, aggregate)
+	if err == nil {
+		roots, err = read(ctx, s, aggregate,
+			func() ([]persistence.Root, error) { return s.scanRoots(lower, upper, limit) })
+	}
 	if err != nil {
 		return nil, fmt.Errorf("roots of %s: %w", aggregate, err)
 	}

@@ -19,6 +19,7 @@ const (
 
 	kindClusterID = 'i'
 	kindSnapshot  = 'n'
+	kindTombstone = 't'
 )
 
 // Last bytes of the keys of rows that belong to a root: they sort right behind it, so

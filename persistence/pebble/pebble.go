@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	pebbledb "github.com/cockroachdb/pebble/v2"
@@ -138,6 +139,10 @@ type Store struct {
 	// rows has leases and shards as they will be once rowsIn, if any, is durable.
 	rows   ownership.Table
 	rowsIn *group
+	// tombstones says that the store has a tombstone, durable or not.
+	tombstones atomic.Bool
+	// freshLogs is above 0 while files are rewritten because rows were erased: see purge.
+	freshLogs atomic.Int32
 	// key and value are where rows are encoded, idle are groups to use again.
 	key, value []byte
 	idle       []*group
@@ -284,14 +289,19 @@ func (o Options) engineOptions() *pebbledb.Options {
 // openEngine opens the engine and reads what Store keeps in memory.
 func (s *Store) openEngine(disk vfs.FS) (err error) {
 	eo := s.opts.engineOptions()
-	eo.FS = watch(&patientFS{FS: disk, log: s.opts.Logger, dir: s.dir}, s.dir, s.stop)
+	eo.FS = &logFS{watch(&patientFS{FS: disk, log: s.opts.Logger, dir: s.dir}, s.dir, s.stop), &s.freshLogs}
 	eo.Cache, eo.Lock = s.cache, s.lock
 	eo.Logger, eo.EventListener = engineLogger{s}, s.engineEvents()
 	if s.db, err = openReplayed(s.dir, eo); err != nil {
 		return err
 	}
 	// In this order: rows of a format that is not known are not read.
-	return firstError(s.checkFormat(), s.loadOwnership())
+	if err := firstError(s.checkFormat(), s.loadOwnership()); err != nil {
+		return err
+	}
+	first, err := s.scanTombstones([]byte{kindTombstone}, []byte{kindTombstone + 1}, 1)
+	s.tombstones.Store(len(first) > 0)
+	return err
 }
 
 // release closes the engine, if it is open, and gives back the directory, in this order.

@@ -39,6 +39,7 @@ func RunArchive(t *testing.T, d ArchiveDriver) {
 		"NamesAreUsedOnce":    testNamesAreUsedOnce,
 		"OneOfManyWriters":    testOneOfManyWriters,
 		"DeleteSegment":       testDeleteSegment,
+		"EraseSegments":       testEraseSegments,
 		"SegmentsInPages":     testSegmentsInPages,
 		"BytesAreNotShared":   testBytesAreNotShared,
 		"SegmentsSurvive":     testSegmentsSurvive,
@@ -195,6 +196,26 @@ func testDeleteSegment(f *archiveFixture) {
 		}
 		f.wantNone("a/1")
 		f.want("a/11", []byte("y"))
+	}
+}
+
+// testEraseSegments: the segments of one aggregate go, whether they expire or not, and no others.
+func testEraseSegments(f *archiveFixture) {
+	for _, name := range []string{"a:K/1", "a:K/2", "a:K/zzz"} {
+		f.put(name, []byte("x"), time.Time{})
+	}
+	f.put("a:K/3", []byte("x"), time.Now().Add(time.Hour))
+	others := []string{"a:J/1", "a:K", "a:K0", "a:KK/1", "aa:K/1", "b:K/1"}
+	for _, name := range others {
+		f.put(name, []byte(name), time.Time{})
+	}
+	for _, want := range []int{4, 0} {
+		if n, err := f.archive.EraseSegments(f.Context(), "a:K"); err != nil || n != want {
+			f.Errorf("%d segments erased, %v, want %d", n, err, want)
+		}
+	}
+	if got := f.names(3); !slices.Equal(got, others) {
+		f.Errorf("segments %q, want %q", got, others)
 	}
 }
 

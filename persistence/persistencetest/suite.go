@@ -58,6 +58,7 @@ func Run(t *testing.T, d Driver) {
 	t.Run("Durability", func(t *testing.T) { runDurability(t, d) })
 	t.Run("Ownership", func(t *testing.T) { runOwnership(t, d) })
 	t.Run("Votes", func(t *testing.T) { runVotes(t, d) })
+	t.Run("Erasure", func(t *testing.T) { runErasure(t, d) })
 	t.Run("Housekeeping", func(t *testing.T) { runHousekeeping(t, d) })
 }
 

@@ -44,6 +44,9 @@ func (t *Table) Votes() []persistence.Vote {
 	})
 }
 
+// ClusterID returns the id of the cluster; zero while it has none.
+func (t *Table) ClusterID() persistence.ClusterID { return t.cluster.ID }
+
 // CreateCluster sets the cluster unless there is one, or the ID of one that has none, and returns the one that
 // there then is, and whether it changed.
 func (t *Table) CreateCluster(info persistence.ClusterInfo) (now persistence.ClusterInfo, changed bool) {
