@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"licensed/persistence"
 )
 
 // Errors of the runtime. Those marked "not executed" are certain: the request left no trace and never
@@ -32,6 +34,9 @@ var (
 	ErrCorrupt = errors.New("aggregate is corrupt")
 	// ErrPanic: the handler of the command panicked, a bug. Not executed.
 	ErrPanic = errors.New("command handler panicked")
+	// ErrForgotten: the aggregate was removed for good, and its id takes nothing any more (persistence.ForgottenError).
+	// Not executed.
+	ErrForgotten = persistence.ErrForgotten
 	// ErrRejected: the store does not take the command's events, or the snapshot that they need (too large). Not
 	// executed. Of a query: the answer is larger than a message between processes.
 	ErrRejected = errors.New("rejected by the store")

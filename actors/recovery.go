@@ -29,7 +29,9 @@ func (m *Machine) topRead(in Input) {
 		return
 	}
 	h := m.hot
-	if errors.Is(in.Err, persistence.ErrNotFound) {
+	// [R13]: a tombstone is not the same as no root.
+	if errors.Is(in.Err, persistence.ErrNotFound) ||
+		planted.Bug(planted.ForgottenIsNew) && errors.Is(in.Err, ErrForgotten) {
 		h.state = m.env.Kind.New(m.id)
 		m.sequence, m.durable, m.lastTime, m.importing = 0, 0, 0, false
 		m.activate(in, &persistence.Root{})
@@ -414,6 +416,10 @@ func (m *Machine) rootTooLarge(in Input, size int) (bare bool) {
 // readFailed plans another attempt, or gives up.
 func (m *Machine) readFailed(in Input) {
 	h := m.hot
+	if errors.Is(in.Err, ErrForgotten) {
+		m.end(in.Err)
+		return
+	}
 	if errors.Is(in.Err, persistence.ErrCorrupt) {
 		m.end(fmt.Errorf("%w: %w", ErrCorrupt, in.Err))
 		return

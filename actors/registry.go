@@ -247,6 +247,17 @@ func (g *registry) unwatch(w *watch) {
 	}
 }
 
+// disturb tells those who watch an aggregate not to believe what they read.
+func (g *registry) disturb(id string) {
+	s := &g.stripe[stripeOf(id)]
+	s.Lock()
+	defer s.Unlock()
+	if w := s.watches[id]; w != nil {
+		w.loaded = true
+		delete(s.watches, id)
+	}
+}
+
 // asleep reports whether a watched aggregate was not in memory at any moment since the watch began.
 func (g *registry) asleep(w *watch) bool {
 	s := &g.stripe[stripeOf(w.id)]

@@ -172,7 +172,7 @@ func (r *Runtime) sleepingHead(ctx context.Context, id string) (persistence.Head
 	case errors.Is(err, persistence.ErrCorrupt) && !errors.Is(err, ErrCorrupt):
 		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
-	if errors.Is(err, ErrCorrupt) {
+	if errors.Is(err, ErrCorrupt) || errors.Is(err, ErrForgotten) {
 		return persistence.Head{}, false, err
 	}
 	return persistence.Head{}, false, nil // the actor tries again, with patience

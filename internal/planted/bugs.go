@@ -23,6 +23,7 @@ const (
 	byOverlargeSeeds = "test/sim.TestOverlargeSeeds"
 	byFactSeeds      = "test/sim.TestFactSeeds"
 	byCustomers      = "actors/license.TestRandomCustomers"
+	byForgetSeeds    = "test/sim.TestForgetSeeds"
 	byFallback       = "gateway/fallback.TestSeeds"
 	// the rules, against an independent reading of the history
 	byRandomCustomers = "actors/license.TestRandomCustomers"
@@ -127,6 +128,10 @@ const (
 	AdoptReleased
 	LeaveReleaseUnresolved
 	HoldWhileRetiring
+	TombstoneLast
+	ForgetWithoutEnd
+	ForgetUnconfirmed
+	ForgottenIsNew
 	DrainOnOneVote
 	CountVotesForEver
 	TakeNothingAlone
@@ -353,6 +358,10 @@ var Bugs = [count]Info{
 		Name:  "hold a late claim while its own lease is given up",
 		Check: "cluster/ownership.TestRetiringHoldsNothing",
 	},
+	TombstoneLast:     {Rule: "[R13]", Name: "write the tombstone after the deletion", Check: byForgetSeeds},
+	ForgetWithoutEnd:  {Rule: "[R13]", Name: "continue an activation after its customer was forgotten", Check: byForgetSeeds},
+	ForgetUnconfirmed: {Rule: "[R13]", Name: "forget at a former owner", Check: byForgetSeeds},
+	ForgottenIsNew:    {Rule: "[R13]", Name: "take a forgotten customer for a new one", Check: byForgetSeeds},
 	DrainOnOneVote:    {Rule: "reach", Name: "drain on one vote", Check: byReachSeeds},
 	CountVotesForEver: {Rule: "reach", Name: "count votes forever", Check: byReachSeeds, Hooks: 2},
 	TakeNothingAlone: {

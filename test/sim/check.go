@@ -3,6 +3,7 @@ package sim
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 
 	"licensed/actors"
@@ -45,6 +46,9 @@ func (w *world) check() {
 	for i := range w.params.Aggregates {
 		id := aggregateName(i)
 		h, err := w.finalHistory(id)
+		if w.isForgotten(id, err) {
+			continue
+		}
 		if err != nil {
 			w.fail("history of %s: %v", id, err)
 			return
@@ -52,11 +56,16 @@ func (w *world) check() {
 		histories[id] = h
 	}
 	for _, o := range w.ops {
-		w.checkOp(o, histories[o.aggregate])
+		if h := histories[o.aggregate]; h != nil {
+			w.checkOp(o, h)
+		}
 	}
+	w.checkForgotten()
 	w.checkOrder()
 	for _, h := range w.heads {
-		w.checkHead(h.op, histories[h.op.aggregate])
+		if known := histories[h.op.aggregate]; known != nil {
+			w.checkHead(h.op, known)
+		}
 	}
 	for _, r := range w.readings {
 		r.check(w, histories[r.aggregate])
@@ -69,16 +78,22 @@ func (w *world) check() {
 // finalHistory asks the owner for the head, as a reader does, and folds the history independently.
 func (w *world) finalHistory(id string) (*history, error) {
 	var answer *actors.Answer
-	for attempt := 0; attempt < 200 && answer == nil; attempt++ {
+	var forgotten error
+	for attempt := 0; attempt < 200 && answer == nil && forgotten == nil; attempt++ {
 		n := w.authority.guess(w.shardOf(id))
 		if n != nil && n.up {
 			n.request(id, &actors.Request{Query: actorstest.Total{}}, func(r *actors.Request) {
 				if r.Err == nil {
 					answer = &r.Answer
+				} else if errors.Is(r.Err, actors.ErrForgotten) {
+					forgotten = r.Err
 				}
 			})
 		}
 		w.run(w.now + 50*millisecond)
+	}
+	if forgotten != nil {
+		return nil, forgotten
 	}
 	if answer == nil {
 		return nil, fmt.Errorf("no answer after the world was healed")

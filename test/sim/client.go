@@ -206,6 +206,10 @@ func (c *client) told(o *op, r *actors.Request, number int) {
 		c.finish(o)
 	case errors.Is(err, actors.ErrUnknownOutcome):
 		c.again(o, number)
+	case errors.Is(err, actors.ErrForgotten):
+		o.unsettled--
+		w.noteForgotten(o.aggregate)
+		c.finish(o)
 	case errors.Is(err, actors.ErrIDReused):
 		w.fail("%s was told that its id was used with other content", o.id)
 	case errors.Is(err, actors.ErrTooOld), errors.As(err, &limited), errors.Is(err, actors.ErrPanic),

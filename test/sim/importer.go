@@ -129,6 +129,9 @@ func (i *importer) told(s *actors.Import, r *actors.Request) {
 		}
 		i.acked = max(i.acked, head)
 		i.at, i.done = i.acked, s.End
+	case errors.Is(r.Err, actors.ErrForgotten):
+		w.noteForgotten(i.aggregate)
+		i.done = true
 	case errors.Is(r.Err, actors.ErrNotContinued) && head < i.acked:
 		w.fail("import of %s was acknowledged up to %d and ends at %d", i.aggregate, i.acked, head)
 	case errors.Is(r.Err, actors.ErrNotContinued):
@@ -174,6 +177,8 @@ func sameRecord(a, b *persistence.Record) bool {
 func (i *importer) check(h *history) {
 	w := i.w
 	switch {
+	case h == nil: // it was forgotten
+		return
 	case i.lost:
 		for j := range i.records {
 			if c := h.commands[i.records[j].CommandID]; c != nil {

@@ -50,6 +50,7 @@ type Params struct {
 	MaxMutation  int
 	MaxRoot      int     // 0 for no limit
 	Frees        float64 // of the commands, how many free something, where MaxRoot is set
+	Forget       float64 // for each aggregate, that an operator has it forgotten
 	Limit        uint64
 	Kind         actors.Kind
 	Config       actors.Config
@@ -67,6 +68,7 @@ type Counts struct {
 	Snapshots                              int // that a replay produced
 	Damaged, Rebuilt                       int
 	Bare, Freed                            int // roots without snapshots, and commands that were executed below one
+	Forgotten                              int // aggregates of which somebody was told so
 	Heads                                  int // of aggregates that were not in memory
 	Lapsed, Releases, Drained              int
 	WrongClocks, Withdrawn                 int
@@ -87,6 +89,7 @@ func (c *Counts) add(o Counts) {
 	c.Rebuilt += o.Rebuilt
 	c.Bare += o.Bare
 	c.Freed += o.Freed
+	c.Forgotten += o.Forgotten
 	c.Heads += o.Heads
 	c.Rejected += o.Rejected
 	c.Crashes += o.Crashes
@@ -191,7 +194,7 @@ func RunProtocol(seed uint64, log io.Writer) Counts {
 }
 
 func runWith(r *rand.Rand, params Params, log io.Writer) Counts {
-	w := &world{Rand: r, params: params, digest: xxhash.New(), log: log}
+	w := &world{Rand: r, params: params, digest: xxhash.New(), log: log, forgets: map[string]*forgetting{}}
 	w.store = newStore(w)
 	w.cold = &cold{w: w, segments: map[string][]byte{}}
 	defer w.stopTasks()
@@ -215,6 +218,11 @@ func runWith(r *rand.Rand, params Params, log io.Writer) Counts {
 	for i := range w.params.Aggregates {
 		if w.chance(w.params.Import) {
 			w.startImport(aggregateName(i))
+		}
+	}
+	for i := range w.params.Aggregates {
+		if w.params.Forget > 0 && w.chance(w.params.Forget) {
+			w.startForget(aggregateName(i))
 		}
 	}
 	for i := range w.params.Clients {

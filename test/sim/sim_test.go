@@ -52,6 +52,9 @@ func TestFactSeeds(t *testing.T) { sweep(t, (*seeds+1)/2, RunFacts) }
 // TestOverlargeSeeds is TestSeeds with aggregates that are too large for a root, half of the seeds.
 func TestOverlargeSeeds(t *testing.T) { sweep(t, (*seeds+1)/2, RunOverlarge) }
 
+// TestForgetSeeds is TestSeeds with aggregates that are forgotten, half of the seeds.
+func TestForgetSeeds(t *testing.T) { sweep(t, (*seeds+1)/2, RunForget) }
+
 // sweep runs seeds on all processors. It fails with the lowest of those that fail.
 func sweep(t *testing.T, n int, run func(seed uint64, log io.Writer) Counts) {
 	var (

@@ -61,6 +61,8 @@ func (s *store) damage(aggregate string, all, lose bool) {
 type replica struct {
 	roots map[persistence.RootKey]*rootRow
 	rows  map[persistence.Partition]map[uint64]stamped[persistence.Record]
+
+	tombstones map[persistence.TombstoneKey]tombstone
 }
 
 type stamped[T any] struct {
@@ -120,6 +122,8 @@ func newStore(w *world) *store {
 		s.replicas[i] = &replica{
 			roots: map[persistence.RootKey]*rootRow{},
 			rows:  map[persistence.Partition]map[uint64]stamped[persistence.Record]{},
+
+			tombstones: map[persistence.TombstoneKey]tombstone{},
 		}
 	}
 	return s

@@ -99,10 +99,16 @@ func (h hotTier) TopRoot(_ context.Context, aggregate string) (root persistence.
 func (h hotTier) ReadRoots(
 	_ context.Context, aggregate string, below persistence.RootKey, limit int,
 ) (roots []persistence.Root, err error) {
+	var forgotten error
 	h.t.await(func(done func()) {
-		h.t.w.store.readRoots(aggregate, below, limit,
-			func(r []persistence.Root, e error) { roots, err = r, e; done() })
+		h.readForgotten(aggregate, func(end func()) {
+			h.t.w.store.readRoots(aggregate, below, limit,
+				func(r []persistence.Root, e error) { roots, err = r, e; end() })
+		}, func(e error) { forgotten = e; done() })
 	})
+	if forgotten != nil {
+		return nil, forgotten
+	}
 	return roots, err
 }
 
@@ -301,6 +307,9 @@ func (w *world) readHistory(aggregate string, head persistence.Head) {
 func (r *reading) check(w *world, h *history) {
 	if !r.done || r.err != nil || w.store.losses > 0 {
 		return // with events lost there are gaps
+	}
+	if h == nil {
+		return // it was forgotten
 	}
 	covered := uint64(len(r.records))
 	for _, g := range r.gaps {
