@@ -115,6 +115,8 @@ func runtimeError(err error, command bool, now time.Time) *connect.Error {
 	case errors.Is(err, actors.ErrOverloaded):
 		return retryError(connect.CodeResourceExhausted, licensedv1.ReasonOverloaded,
 			"overloaded; not executed, retry later", overloadRetry)
+	case errors.Is(err, actors.ErrForgotten):
+		return forgotten(err)
 	case errors.Is(err, actors.ErrImporting):
 		return retryError(connect.CodeUnavailable, licensedv1.ReasonImporting,
 			"the customer's history is being imported; not executed, retry when that is done", importRetry)
@@ -127,6 +129,17 @@ func runtimeError(err error, command bool, now time.Time) *connect.Error {
 			"the stored history of this customer cannot be read; not executed, an operator must look at it")
 	}
 	return outcomeError(err, command)
+}
+
+// forgotten makes the error for a customer that was removed for good.
+func forgotten(err error) *connect.Error {
+	when, metadata := "", map[string]string(nil)
+	if f := (*persistence.ForgottenError)(nil); errors.As(err, &f) {
+		when = " on " + f.At.UTC().Format(time.DateOnly)
+		metadata = map[string]string{"forgotten_at": f.At.UTC().Format(time.RFC3339Nano)}
+	}
+	return infoError(connect.CodeFailedPrecondition, licensedv1.ReasonForgotten,
+		"the customer was forgotten"+when+"; not executed, this id cannot be used again", metadata)
 }
 
 // unreadable makes the error for a command that was executed, and whose result cannot be read: it is

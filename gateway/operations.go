@@ -15,6 +15,7 @@ import (
 	"licensed/actors"
 	"licensed/actors/license"
 	"licensed/actors/license/ids"
+	"licensed/gateway/auth"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
 )
@@ -53,6 +54,8 @@ type Operations interface {
 	) (*licensedv1.CustomerReport, error)
 	// Import records a stretch of history, as actors.Runtime does.
 	Import(ctx context.Context, customer string, i actors.Import) (persistence.Head, error)
+	// Forget removes a customer for good.
+	Forget(ctx context.Context, customer string) (*licensedv1.ForgetCustomerResponse, error)
 	// ReloadPolicy reads the policy file again and returns the version then in force. The error says what
 	// is wrong with the file.
 	ReloadPolicy(ctx context.Context) (version string, changed bool, err error)
@@ -208,6 +211,29 @@ func (s *adminService) ArchiveCustomer(
 	}
 	if err != nil {
 		return nil, s.failed(ctx, r.Msg.CustomerId, err, false)
+	}
+	return connect.NewResponse(res), nil
+}
+
+// ForgetCustomer implements licensedv1connect.AdminServiceHandler. It needs a reason also where callers need no
+// credentials.
+func (s *adminService) ForgetCustomer(
+	ctx context.Context, r *connect.Request[licensedv1.ForgetCustomerRequest],
+) (*connect.Response[licensedv1.ForgetCustomerResponse], error) {
+	if err := invalid(checkSubject(r.Msg.CustomerId, "", "")); err != nil {
+		return nil, err
+	}
+	reason, err := statedReason(r.Header())
+	if err != nil {
+		return nil, err
+	}
+	if reason == "" {
+		return nil, apiError(connect.CodePermissionDenied, licensedv1.ReasonNoReason,
+			"a customer is forgotten for a reason, stated in the header "+auth.ReasonHeader+"; not executed")
+	}
+	res, err := s.config.Operations.Forget(ctx, r.Msg.CustomerId)
+	if err != nil {
+		return nil, s.failed(ctx, r.Msg.CustomerId, err, true)
 	}
 	return connect.NewResponse(res), nil
 }

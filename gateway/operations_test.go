@@ -84,6 +84,13 @@ func (p *past) Archive(_ context.Context, _ string, all bool) (*licensedv1.Archi
 	return &licensedv1.ArchiveCustomerResponse{Events: 7}, p.fails
 }
 
+func (p *past) Forget(_ context.Context, customer string) (*licensedv1.ForgetCustomerResponse, error) {
+	if customer == "Absent" {
+		return nil, &persistence.ForgottenError{At: time.UnixMilli(1_700_000_000_000)}
+	}
+	return &licensedv1.ForgetCustomerResponse{Events: 9}, p.fails
+}
+
 func (p *past) Verify(
 	_ context.Context, customer string, _ bool, progress func(checked, total uint64) error,
 ) (*licensedv1.CustomerReport, error) {
@@ -192,7 +199,24 @@ func TestPassivateArchiveReload(t *testing.T) {
 	if connect.CodeOf(err) != connect.CodeUnimplemented || reasonOf(err) != licensedv1.ReasonUnsupported {
 		t.Errorf("no archive: %v", err)
 	}
+	forget := func(id, reason string) (*connect.Response[licensedv1.ForgetCustomerResponse], error) {
+		r := connect.NewRequest(&licensedv1.ForgetCustomerRequest{CustomerId: id})
+		r.Header().Set("Licensed-Reason", reason)
+		return a.ForgetCustomer(t.Context(), r)
+	}
+	if res, err := forget("Bayley", "request%204711"); err != nil || res.Msg.Events != 9 {
+		t.Errorf("forget: %v, %v", res, err)
+	}
+	if _, err := forget("Bayley", ""); connect.CodeOf(err) != connect.CodePermissionDenied ||
+		reasonOf(err) != licensedv1.ReasonNoReason {
+		t.Errorf("forget without a reason: %v", err)
+	}
+	if _, err := forget("Absent", "x"); connect.CodeOf(err) != connect.CodeFailedPrecondition ||
+		reasonOf(err) != licensedv1.ReasonForgotten || !strings.Contains(err.Error(), "2023-11-14") {
+		t.Errorf("an error that says forgotten: %v", err)
+	}
 	for id, call := range map[string]func() error{
+		"forget": func() error { _, err := forget("a/b", "x"); return err },
 		"passivate": func() error {
 			_, err := a.PassivateCustomer(t.Context(),
 				connect.NewRequest(&licensedv1.PassivateCustomerRequest{CustomerId: "a/b"}))

@@ -130,7 +130,7 @@ func TestErrors(t *testing.T) {
 	all := []error{
 		actors.ErrNotOwner, actors.ErrOverloaded, actors.ErrExpired, actors.ErrUnavailable, actors.ErrUnknownOutcome,
 		actors.ErrIDReused, actors.ErrTooOld, actors.ErrIssuedAhead, actors.ErrCorrupt, actors.ErrPanic,
-		actors.ErrRejected, actors.ErrImporting, actors.ErrNotSupported, ErrInternal,
+		actors.ErrRejected, actors.ErrImporting, actors.ErrNotSupported, actors.ErrForgotten, ErrInternal,
 	}
 	row := persistence.Shard{
 		ID: 5, Epoch: 9, Owner: persistence.NewIncarnation(), Successor: persistence.NewIncarnation(),
@@ -141,6 +141,8 @@ func TestErrors(t *testing.T) {
 		{errors.Join(actors.ErrExpired, context.DeadlineExceeded), actors.ErrExpired},
 		{context.DeadlineExceeded, actors.ErrUnknownOutcome},
 		{persistence.ErrCorrupt, actors.ErrCorrupt},
+		{actors.ErrForgotten, actors.ErrForgotten},
+		{&persistence.ForgottenError{At: time.UnixMilli(5)}, &persistence.ForgottenError{At: time.UnixMilli(5)}},
 		{errors.New("of another kind"), ErrInternal},
 		{errors.New("\xff"), ErrInternal},
 	} {
@@ -152,6 +154,10 @@ func TestErrors(t *testing.T) {
 			if errors.Is(err, e) != errors.Is(c.here, e) {
 				t.Errorf("%v came out as %v, which is (%t) %v", c.there, err, errors.Is(err, e), e)
 			}
+		}
+		var forgotten, at *persistence.ForgottenError
+		if errors.As(c.here, &at) && (!errors.As(err, &forgotten) || !forgotten.At.Equal(at.At)) {
+			t.Errorf("%v came out as %v", c.there, err)
 		}
 		var owner, said *cluster.NotOwnerError
 		if errors.As(c.there, &said) && (!errors.As(err, &owner) || owner.Row != said.Row) {

@@ -42,6 +42,7 @@ var errorCodes = []struct {
 	{clusterv1.Code_CODE_NOT_SUPPORTED, actors.ErrNotSupported},
 	{clusterv1.Code_CODE_REJECTED, actors.ErrRejected},
 	{clusterv1.Code_CODE_IMPORTING, actors.ErrImporting},
+	{clusterv1.Code_CODE_FORGOTTEN, actors.ErrForgotten},
 	{clusterv1.Code_CODE_UNAVAILABLE, actors.ErrUnavailable},
 	// What is left of these: a query that was not answered.
 	{clusterv1.Code_CODE_UNKNOWN_OUTCOME, context.DeadlineExceeded},
@@ -72,6 +73,10 @@ func failure(err error) *clusterv1.Response {
 	var stamp *actors.StampError
 	if r.Code == clusterv1.Code_CODE_TOO_OLD && errors.As(err, &stamp) {
 		r.StampAt = millis(stamp.At)
+	}
+	var forgotten *persistence.ForgottenError
+	if r.Code == clusterv1.Code_CODE_FORGOTTEN && errors.As(err, &forgotten) {
+		r.ForgottenAt = millis(forgotten.At)
 	}
 	var owner *cluster.NotOwnerError
 	if r.Code == clusterv1.Code_CODE_NOT_OWNER && errors.As(err, &owner) {
@@ -117,6 +122,8 @@ func errorOf(r *clusterv1.Response) error {
 		}
 	case clusterv1.Code_CODE_DENIED:
 		return &actors.DeniedError{Text: r.GetMessage()}
+	case clusterv1.Code_CODE_FORGOTTEN:
+		return &persistence.ForgottenError{At: moment(r.GetForgottenAt())}
 	case clusterv1.Code_CODE_RATE_LIMITED:
 		after := time.Duration(min(max(r.GetRetryAfterMicros(), 0), int64(time.Hour/time.Microsecond))) * time.Microsecond
 		return &actors.RateLimitedError{Reason: r.GetMessage(), RetryAfter: after}

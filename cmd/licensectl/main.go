@@ -4,7 +4,7 @@
 //	acquire renew release play sync deactivate plan select  commands of a customer
 //	licenses devices downloads                        what a customer holds
 //	events state diff why try                         the past: history, state at a moment, and why
-//	verify export import archive passivate audit      care of what is stored
+//	verify export import archive passivate forget audit  care of what is stored
 //	node cluster top customers policy bench           the service
 //
 // Results go to stdout, as tables or with --output json; progress and errors go to stderr. What the exit
@@ -162,7 +162,7 @@ func (p *program) rootCommand() *cobra.Command {
 		p.exceptionCommand())
 	add("holds", p.customerVerb(), p.licensesCommand(), p.devicesCommand(), p.downloadsCommand())
 	add("past", p.eventsCommand(), p.stateCommand(), p.diffCommand(), p.whyCommand(), p.tryCommand())
-	add("care", p.verifyCommand(), p.exportCommand(), p.importCommand(), p.archiveCommand(), p.passivateCommand(),
+	add("care", p.verifyCommand(), p.exportCommand(), p.importCommand(), p.archiveCommand(), p.passivateCommand(), p.forgetCommand(),
 		p.auditCommand())
 	add("service", p.nodeCommand(), p.clusterCommand(), p.topCommand(), p.customersCommand(), p.policyCommand(),
 		p.benchCommand(), p.versionCommand())

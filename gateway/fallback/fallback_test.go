@@ -145,6 +145,7 @@ func TestAway(t *testing.T) {
 	for _, err := range []error{
 		actors.ErrIDReused, actors.ErrTooOld, actors.ErrIssuedAhead, actors.ErrCorrupt, actors.ErrPanic,
 		actors.ErrRejected, actors.ErrNotSupported, actors.ErrImporting, persistence.ErrCorrupt,
+		actors.ErrForgotten,
 		&actors.RateLimitedError{}, &actors.StampError{}, context.Canceled, errors.New("a bug"),
 		fmt.Errorf("%w: %w", actors.ErrUnavailable, actors.ErrCorrupt),
 	} {

@@ -33,6 +33,8 @@ const (
 	Lapsed
 	// Gap: facts before these were not recorded, so these were not either. The device still has them.
 	Gap
+	// Forgotten: the customer was removed for good meanwhile. It is not executed.
+	Forgotten
 )
 
 // String returns the value of the metrics' label.
@@ -50,6 +52,8 @@ func (s Settlement) String() string {
 		return "lapsed"
 	case Gap:
 		return "gap"
+	case Forgotten:
+		return "forgotten"
 	default:
 		return fmt.Sprintf("Settlement(%d)", uint8(s))
 	}
@@ -164,6 +168,8 @@ func (f *Fallback) handIn(ctx context.Context, c Command) (Settlement, error) {
 		return f.anew(ctx, c)
 	case errors.Is(err, actors.ErrTooOld):
 		return Lapsed, nil
+	case errors.Is(err, actors.ErrForgotten):
+		return Forgotten, nil
 	case err != nil: // Later: the owner is unavailable, or cannot execute anything of this customer.
 		return 0, err
 	}

@@ -25,6 +25,7 @@ func Unavailable(err error) bool {
 	for _, answered := range []error{
 		actors.ErrIDReused, actors.ErrTooOld, actors.ErrIssuedAhead, actors.ErrCorrupt, actors.ErrPanic,
 		actors.ErrRejected, actors.ErrNotSupported, actors.ErrImporting, persistence.ErrCorrupt,
+		actors.ErrForgotten,
 	} {
 		if errors.Is(err, answered) {
 			return false

@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -62,6 +63,22 @@ func (s *Hosts) keepScan(o *archive.WorkerOptions) {
 		if err := os.WriteFile(scanFile, []byte(p), 0o600); err != nil {
 			s.Log.Warn("archiver: scan position not saved", "error", err)
 		}
+	}
+}
+
+// forgetScan sees to it that the file with the position of the archiver's scan does not name a customer that was
+// forgotten. The scan then begins anew after a restart.
+func (s *Hosts) forgetScan(aggregate string) {
+	if s.Data == "" {
+		return
+	}
+	scanFile := filepath.Join(s.Data, archiveScanFile)
+	if position, err := os.ReadFile(scanFile); err != nil || string(position) != aggregate {
+		return // the next start tells if the file cannot be read
+	}
+	if err := os.Remove(scanFile); err != nil {
+		s.Log.Error("scan position of the archiver names a customer that was forgotten; delete the file",
+			"file", scanFile, "error", err)
 	}
 }
 
@@ -167,6 +184,19 @@ func (o *archiveOwner) Holds(ctx context.Context, h persistence.Head) bool {
 // Archived implements archive.Owner.
 func (o *archiveOwner) Archived(aggregate string, through uint64) {
 	o.h.NoteArchived(customers.ID(aggregate), through)
+}
+
+// Forget implements archive.Owner.
+func (o *archiveOwner) Forget(ctx context.Context, aggregate string) error {
+	a, err := o.h.forget(ctx, customers.ID(aggregate))
+	if errors.Is(err, actors.ErrNotOwner) {
+		return fmt.Errorf("%w: %w", archive.ErrNotHeld, err)
+	}
+	if r, ok := a.Value.(*licensedv1.ForgetCustomerResponse); ok && err == nil {
+		o.h.hosts.Log.Info("deleted what was left of a forgotten customer", "tombstone", r.Tombstone,
+			"events", r.Events, "roots", r.Roots, "segments", r.Segments)
+	}
+	return err
 }
 
 // Release implements archive.Owner.

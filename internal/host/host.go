@@ -114,12 +114,15 @@ type Host struct {
 	hosts     *Hosts
 	authority actors.Authority
 	archiver  atomic.Pointer[archive.Worker] // nil: there is no archive
+	// forgetting has a token while a customer is being forgotten: each has files rewritten, and an operator and the
+	// archiver's scan may be about the same one.
+	forgetting chan struct{}
 }
 
 // New starts the runtime, and the archiver if there is an archive, of an incarnation.
 // They end with it.
 func (s *Hosts) New(a actors.Authority) (*Host, error) {
-	h := &Host{hosts: s, authority: a}
+	h := &Host{hosts: s, authority: a, forgetting: make(chan struct{}, 1)}
 	o := s.runtime
 	o.Authority = a
 	o.Listener = actors.Listener{
@@ -241,7 +244,7 @@ func (s *Hosts) activationEnded(i actors.EndedInfo) {
 	s.counts.failed.Add(1)
 	level := slog.LevelWarn
 	switch {
-	case cause == "not_owner":
+	case cause == "not_owner", cause == "forgotten":
 		level = slog.LevelDebug
 	case errors.Is(i.Cause, actors.ErrCorrupt):
 		level = slog.LevelError
@@ -252,6 +255,7 @@ func (s *Hosts) activationEnded(i actors.EndedInfo) {
 // endCauses are why activations give up.
 var endCauses = causes{
 	{actors.ErrNotOwner, "not_owner"},
+	{actors.ErrForgotten, "forgotten"},
 	{actors.ErrCorrupt, "corrupt"},
 	{persistence.ErrCorrupt, "corrupt"},
 	{actors.ErrPanic, "panic"},

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"licensed/actors"
 	"licensed/gateway"
 	"licensed/internal/customers"
@@ -30,6 +32,8 @@ func (h *Host) Operate(ctx context.Context, customer string, request any) (actor
 		return h.archive(ctx, customer, r)
 	case *nodev1.ImportRequest:
 		return h.importHistory(ctx, customer, r)
+	case *nodev1.ForgetRequest:
+		return h.forget(ctx, customer)
 	}
 	return actors.Answer{}, fmt.Errorf("%w: operator's request %T", actors.ErrNotSupported, request)
 }
@@ -94,6 +98,47 @@ func (h *Host) archive(ctx context.Context, customer string, r *nodev1.ArchiveRe
 	return actors.Answer{Value: &licensedv1.ArchiveCustomerResponse{
 		Partitions: uint64(res.Partitions), Events: uint64(res.Records), Segments: uint64(res.Segments),
 		SegmentBytes: uint64(res.Bytes), Through: res.Through,
+	}}, nil
+}
+
+// forget removes a customer for good, as actors.Forgetting says.
+func (h *Host) forget(ctx context.Context, customer string) (actors.Answer, error) {
+	aggregate := customers.Aggregate(customer)
+	shard := h.authority.Shard(aggregate)
+	epoch, held := h.authority.Epoch(shard)
+	if !held {
+		return actors.Answer{}, actors.ErrNotOwner
+	}
+	select {
+	case h.forgetting <- struct{}{}:
+		defer func() { <-h.forgetting }()
+	case <-ctx.Done():
+		return actors.Answer{}, ctx.Err()
+	}
+	storage := h.hosts.Storage
+	f := actors.Forgetting{
+		Store: storage.Hot, Archive: storage.Cold, Now: h.hosts.Now,
+		End: func(ctx context.Context) error {
+			if err := h.End(ctx, customer); err != nil {
+				return err
+			}
+			if w := h.archiver.Load(); w != nil {
+				return w.Await(ctx, aggregate)
+			}
+			return nil
+		},
+		// As for the archiver: the confirmation comes first.
+		Held: func(ctx context.Context) bool { return h.hosts.Confirmed(ctx) && h.authority.Holds(shard, epoch) },
+	}
+	done, err := f.Forget(ctx, aggregate)
+	if err != nil {
+		return actors.Answer{}, err
+	}
+	h.hosts.forgetScan(aggregate)
+	return actors.Answer{Value: &licensedv1.ForgetCustomerResponse{
+		ForgottenAt: timestamppb.New(done.Time), Before: done.Before,
+		Roots: uint64(done.Removed.Roots), Events: uint64(done.Removed.Records), Segments: uint64(done.Removed.Segments),
+		Tombstone: done.Key.String(), Remains: storage.Remains(),
 	}}, nil
 }
 

@@ -145,6 +145,12 @@ func (o *operations) Import(ctx context.Context, customer string, i actors.Impor
 	return head, err
 }
 
+// Forget implements gateway.Operations.
+func (o *operations) Forget(ctx context.Context, customer string) (*licensedv1.ForgetCustomerResponse, error) {
+	res, _, err := request[*licensedv1.ForgetCustomerResponse](ctx, o.n.aggregates, customer, &nodev1.ForgetRequest{})
+	return res, err
+}
+
 // ReloadPolicy implements gateway.Operations.
 func (o *operations) ReloadPolicy(ctx context.Context) (version string, changed bool, err error) {
 	changed, err = o.n.policy.ReloadNow(ctx)

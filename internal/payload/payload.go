@@ -30,10 +30,10 @@ var messages = func() map[string]proto.Message {
 		(*licensedv1.Command)(nil), (*licensedv1.Query)(nil), (*licensedv1.ListLicensesResponse)(nil),
 		(*licensedv1.ListDevicesResponse)(nil), (*licensedv1.CustomerState)(nil), (*licensedv1.NodeStatus)(nil),
 		(*licensedv1.GetCustomerResponse)(nil),
-		(*licensedv1.ArchiveCustomerResponse)(nil),
+		(*licensedv1.ArchiveCustomerResponse)(nil), (*licensedv1.ForgetCustomerResponse)(nil),
 		(*nodev1.Downloads)(nil), (*nodev1.PassivateRequest)(nil), (*nodev1.PassivateResponse)(nil),
 		(*nodev1.ArchiveRequest)(nil),
-		(*nodev1.ImportRequest)(nil), (*nodev1.ImportResponse)(nil),
+		(*nodev1.ImportRequest)(nil), (*nodev1.ImportResponse)(nil), (*nodev1.ForgetRequest)(nil),
 	} {
 		all[nameOf(m)] = m
 	}
@@ -46,6 +46,7 @@ var requests = func() map[string]bool {
 	for _, m := range []proto.Message{
 		(*licensedv1.Command)(nil), (*licensedv1.Query)(nil),
 		(*nodev1.PassivateRequest)(nil), (*nodev1.ArchiveRequest)(nil), (*nodev1.ImportRequest)(nil),
+		(*nodev1.ForgetRequest)(nil),
 	} {
 		all[nameOf(m)] = true
 	}

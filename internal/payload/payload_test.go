@@ -44,6 +44,8 @@ func travelling() map[string]any {
 			Older: true, Since: time.UnixMilli(1234567).UTC(),
 		},
 		"licensed.node.v1.PassivateRequest":  &nodev1.PassivateRequest{},
+		"licensed.node.v1.ForgetRequest":     &nodev1.ForgetRequest{},
+		"licensed.v1.ForgetCustomerResponse": &licensedv1.ForgetCustomerResponse{Events: 3},
 		"licensed.node.v1.PassivateResponse": &nodev1.PassivateResponse{Resident: true},
 		"licensed.node.v1.ArchiveRequest":    &nodev1.ArchiveRequest{All: true},
 		"licensed.node.v1.ImportRequest": ImportRequest(actors.Import{After: 4, Records: []persistence.Record{{

@@ -121,6 +121,26 @@ func (s *Storage) Status(ctx context.Context) *licensedv1.StoreStatus { return s
 // events. All of it was logged.
 func (s *Storage) Notes() []string { return s.notes }
 
+// Remains are what is left, or may be left, of a customer that was forgotten, for people.
+func (s *Storage) Remains() []string {
+	remains := []string{
+		"the tombstone: an HMAC of the customer id, and the time; it keeps the id from coming back",
+		"the record of this call in the audit log, with the customer id and the reason",
+		"log lines and traces that name the customer, until they expire",
+		"backups and exports made before: delete them, or forget the customer again after each restore",
+		"commands that a gateway accepted while the owner was unavailable, until it hands them in; they are refused then",
+	}
+	if s.config.Store == "" && s.config.Shared == nil {
+		remains = append(remains, "the list of tables (MANIFEST) of the embedded store and archive, which may have the "+
+			"customer id, and nothing else, until the second start from now")
+	}
+	if s.config.Store != "" || isCassandra(s.config.Archive) {
+		remains = append(remains, "files of Cassandra, until it compacts them after gc_grace_seconds (10 days), and "+
+			"its own snapshots", "events below a root that was never recorded, which no reader finds")
+	}
+	return remains
+}
+
 // Reader returns a reader of histories in both tiers.
 func (s *Storage) Reader() *tiered.Reader {
 	if planted.Bug(planted.HistoryWithoutArchive) {

@@ -101,6 +101,8 @@ const (
 	Code_CODE_IMPORTING Code = 16
 	// The caller may not do what was asked. The message says to the caller what is missing.
 	Code_CODE_DENIED Code = 40
+	// The aggregate was removed for good; forgotten_at has the time.
+	Code_CODE_FORGOTTEN Code = 62
 )
 
 // Enum value maps for Code.
@@ -124,6 +126,7 @@ var (
 		15: "CODE_INTERNAL",
 		16: "CODE_IMPORTING",
 		40: "CODE_DENIED",
+		62: "CODE_FORGOTTEN",
 	}
 	Code_value = map[string]int32{
 		"CODE_UNSPECIFIED":     0,
@@ -144,6 +147,7 @@ var (
 		"CODE_INTERNAL":        15,
 		"CODE_IMPORTING":       16,
 		"CODE_DENIED":          40,
+		"CODE_FORGOTTEN":       62,
 	}
 )
 
@@ -1111,7 +1115,9 @@ type Response struct {
 	Body isResponse_Body `protobuf_oneof:"body"`
 	// The time with which the gateway may send the command again, Unix milliseconds; with TOO_OLD, for a command with
 	// stamped. 0: none.
-	StampAt       int64 `protobuf:"varint,30,opt,name=stamp_at,json=stampAt,proto3" json:"stamp_at,omitempty"`
+	StampAt int64 `protobuf:"varint,30,opt,name=stamp_at,json=stampAt,proto3" json:"stamp_at,omitempty"`
+	// When the aggregate was forgotten, Unix milliseconds; with FORGOTTEN.
+	ForgottenAt   int64 `protobuf:"varint,96,opt,name=forgotten_at,json=forgottenAt,proto3" json:"forgotten_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1245,6 +1251,13 @@ func (x *Response) GetUndrain() *UndrainResponse {
 func (x *Response) GetStampAt() int64 {
 	if x != nil {
 		return x.StampAt
+	}
+	return 0
+}
+
+func (x *Response) GetForgottenAt() int64 {
+	if x != nil {
+		return x.ForgottenAt
 	}
 	return 0
 }
@@ -2180,7 +2193,7 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x05Query\x126\n" +
 	"\apayload\x18\x01 \x01(\v2\x1c.licensed.cluster.v1.PayloadR\apayload\"I\n" +
 	"\x0fOperatorRequest\x126\n" +
-	"\apayload\x18\x01 \x01(\v2\x1c.licensed.cluster.v1.PayloadR\apayload\"\xc7\x04\n" +
+	"\apayload\x18\x01 \x01(\v2\x1c.licensed.cluster.v1.PayloadR\apayload\"\xea\x04\n" +
 	"\bResponse\x12\x0e\n" +
 	"\x02id\x182 \x01(\x04R\x02id\x12-\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x19.licensed.cluster.v1.CodeR\x04code\x12\x18\n" +
@@ -2193,7 +2206,8 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x05drain\x18\b \x01(\v2\".licensed.cluster.v1.DrainResponseH\x00R\x05drain\x127\n" +
 	"\x04ping\x18\x14 \x01(\v2!.licensed.cluster.v1.PingResponseH\x00R\x04ping\x12@\n" +
 	"\aundrain\x18( \x01(\v2$.licensed.cluster.v1.UndrainResponseH\x00R\aundrain\x12\x19\n" +
-	"\bstamp_at\x18\x1e \x01(\x03R\astampAtB\x06\n" +
+	"\bstamp_at\x18\x1e \x01(\x03R\astampAt\x12!\n" +
+	"\fforgotten_at\x18` \x01(\x03R\vforgottenAtB\x06\n" +
 	"\x04body\"o\n" +
 	"\x05Reply\x12\x18\n" +
 	"\aoutcome\x18\x01 \x01(\fR\aoutcome\x12\x1a\n" +
@@ -2248,7 +2262,7 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tROLE_NODE\x10\x01\x12\x10\n" +
-	"\fROLE_GATEWAY\x10\x02*\xed\x02\n" +
+	"\fROLE_GATEWAY\x10\x02*\x81\x03\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aCODE_OK\x10\x01\x12\x12\n" +
@@ -2269,7 +2283,8 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x12CODE_NOT_SUPPORTED\x10\x0e\x12\x11\n" +
 	"\rCODE_INTERNAL\x10\x0f\x12\x12\n" +
 	"\x0eCODE_IMPORTING\x10\x10\x12\x0f\n" +
-	"\vCODE_DENIED\x10(B\x1dZ\x1blicensed/messages/clusterv1b\x06proto3"
+	"\vCODE_DENIED\x10(\x12\x12\n" +
+	"\x0eCODE_FORGOTTEN\x10>B\x1dZ\x1blicensed/messages/clusterv1b\x06proto3"
 
 var (
 	file_licensed_cluster_v1_cluster_proto_rawDescOnce sync.Once

@@ -1985,6 +1985,147 @@ func (x *ImportCustomerResponse) GetPresent() uint64 {
 	return 0
 }
 
+type ForgetCustomerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	CustomerId    string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgetCustomerRequest) Reset() {
+	*x = ForgetCustomerRequest{}
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgetCustomerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgetCustomerRequest) ProtoMessage() {}
+
+func (x *ForgetCustomerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgetCustomerRequest.ProtoReflect.Descriptor instead.
+func (*ForgetCustomerRequest) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ForgetCustomerRequest) GetCustomerId() string {
+	if x != nil {
+		return x.CustomerId
+	}
+	return ""
+}
+
+type ForgetCustomerResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When the customer was forgotten.
+	ForgottenAt *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=forgotten_at,json=forgottenAt,proto3" json:"forgotten_at,omitempty"`
+	// That was before this call, which deleted what was left or had come back.
+	Before bool `protobuf:"varint,2,opt,name=before,proto3" json:"before,omitempty"`
+	// What this call deleted: roots and events of the store, and segments of the archive, which have the archived events.
+	Roots    uint64 `protobuf:"varint,3,opt,name=roots,proto3" json:"roots,omitempty"`
+	Events   uint64 `protobuf:"varint,4,opt,name=events,proto3" json:"events,omitempty"`
+	Segments uint64 `protobuf:"varint,5,opt,name=segments,proto3" json:"segments,omitempty"`
+	// The key of the tombstone, in hexadecimal digits: an HMAC of the id. It stays.
+	Tombstone string `protobuf:"bytes,6,opt,name=tombstone,proto3" json:"tombstone,omitempty"`
+	// What else remains, or may remain, for people.
+	Remains       []string `protobuf:"bytes,7,rep,name=remains,proto3" json:"remains,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgetCustomerResponse) Reset() {
+	*x = ForgetCustomerResponse{}
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgetCustomerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgetCustomerResponse) ProtoMessage() {}
+
+func (x *ForgetCustomerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgetCustomerResponse.ProtoReflect.Descriptor instead.
+func (*ForgetCustomerResponse) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ForgetCustomerResponse) GetForgottenAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ForgottenAt
+	}
+	return nil
+}
+
+func (x *ForgetCustomerResponse) GetBefore() bool {
+	if x != nil {
+		return x.Before
+	}
+	return false
+}
+
+func (x *ForgetCustomerResponse) GetRoots() uint64 {
+	if x != nil {
+		return x.Roots
+	}
+	return 0
+}
+
+func (x *ForgetCustomerResponse) GetEvents() uint64 {
+	if x != nil {
+		return x.Events
+	}
+	return 0
+}
+
+func (x *ForgetCustomerResponse) GetSegments() uint64 {
+	if x != nil {
+		return x.Segments
+	}
+	return 0
+}
+
+func (x *ForgetCustomerResponse) GetTombstone() string {
+	if x != nil {
+		return x.Tombstone
+	}
+	return ""
+}
+
+func (x *ForgetCustomerResponse) GetRemains() []string {
+	if x != nil {
+		return x.Remains
+	}
+	return nil
+}
+
 type ReloadPolicyRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1993,7 +2134,7 @@ type ReloadPolicyRequest struct {
 
 func (x *ReloadPolicyRequest) Reset() {
 	*x = ReloadPolicyRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[26]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2005,7 +2146,7 @@ func (x *ReloadPolicyRequest) String() string {
 func (*ReloadPolicyRequest) ProtoMessage() {}
 
 func (x *ReloadPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[26]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2018,7 +2159,7 @@ func (x *ReloadPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadPolicyRequest.ProtoReflect.Descriptor instead.
 func (*ReloadPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{26}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{28}
 }
 
 type ReloadPolicyResponse struct {
@@ -2032,7 +2173,7 @@ type ReloadPolicyResponse struct {
 
 func (x *ReloadPolicyResponse) Reset() {
 	*x = ReloadPolicyResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[27]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2044,7 +2185,7 @@ func (x *ReloadPolicyResponse) String() string {
 func (*ReloadPolicyResponse) ProtoMessage() {}
 
 func (x *ReloadPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[27]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2057,7 +2198,7 @@ func (x *ReloadPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadPolicyResponse.ProtoReflect.Descriptor instead.
 func (*ReloadPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{27}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ReloadPolicyResponse) GetPolicyVersion() string {
@@ -2254,7 +2395,18 @@ const file_licensed_v1_admin_service_proto_rawDesc = "" +
 	"\x16ImportCustomerResponse\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x1a\n" +
 	"\bimported\x18\x02 \x01(\x04R\bimported\x12\x18\n" +
-	"\apresent\x18\x03 \x01(\x04R\apresent\"\x15\n" +
+	"\apresent\x18\x03 \x01(\x04R\apresent\"8\n" +
+	"\x15ForgetCustomerRequest\x12\x1f\n" +
+	"\vcustomer_id\x18\x01 \x01(\tR\n" +
+	"customerId\"\xf1\x01\n" +
+	"\x16ForgetCustomerResponse\x12=\n" +
+	"\fforgotten_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\vforgottenAt\x12\x16\n" +
+	"\x06before\x18\x02 \x01(\bR\x06before\x12\x14\n" +
+	"\x05roots\x18\x03 \x01(\x04R\x05roots\x12\x16\n" +
+	"\x06events\x18\x04 \x01(\x04R\x06events\x12\x1a\n" +
+	"\bsegments\x18\x05 \x01(\x04R\bsegments\x12\x1c\n" +
+	"\ttombstone\x18\x06 \x01(\tR\ttombstone\x12\x18\n" +
+	"\aremains\x18\a \x03(\tR\aremains\"\x15\n" +
 	"\x13ReloadPolicyRequest\"W\n" +
 	"\x14ReloadPolicyResponse\x12%\n" +
 	"\x0epolicy_version\x18\x01 \x01(\tR\rpolicyVersion\x12\x18\n" +
@@ -2263,7 +2415,7 @@ const file_licensed_v1_admin_service_proto_rawDesc = "" +
 	"\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSEVERITY_NOTE\x10\x01\x12\x14\n" +
 	"\x10SEVERITY_WARNING\x10\x02\x12\x12\n" +
-	"\x0eSEVERITY_ERROR\x10\x032\xca\a\n" +
+	"\x0eSEVERITY_ERROR\x10\x032\xae\b\n" +
 	"\fAdminService\x12P\n" +
 	"\aGetNode\x12\x1b.licensed.v1.GetNodeRequest\x1a\x1c.licensed.v1.GetNodeResponse\"\n" +
 	"\x8a\xcf\x18\x06\n" +
@@ -2285,7 +2437,8 @@ const file_licensed_v1_admin_service_proto_rawDesc = "" +
 	"\x0eVerifyCustomer\x12\".licensed.v1.VerifyCustomerRequest\x1a#.licensed.v1.VerifyCustomerResponse\"\a\x8a\xcf\x18\x03\n" +
 	"\x01\x050\x01\x12b\n" +
 	"\x0eImportCustomer\x12\".licensed.v1.ImportCustomerRequest\x1a#.licensed.v1.ImportCustomerResponse\"\a\x8a\xcf\x18\x03\n" +
-	"\x01\x06\x12\\\n" +
+	"\x01\x06\x12b\n" +
+	"\x0eForgetCustomer\x12\".licensed.v1.ForgetCustomerRequest\x1a#.licensed.v1.ForgetCustomerResponse\"\a\x8a\xcf\x18\x03\x12\x01\x05\x12\\\n" +
 	"\fReloadPolicy\x12 .licensed.v1.ReloadPolicyRequest\x1a!.licensed.v1.ReloadPolicyResponse\"\a\x8a\xcf\x18\x03\n" +
 	"\x01\x05B\x1eZ\x1clicensed/messages/licensedv1b\x06proto3"
 
@@ -2302,7 +2455,7 @@ func file_licensed_v1_admin_service_proto_rawDescGZIP() []byte {
 }
 
 var file_licensed_v1_admin_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_licensed_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_licensed_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_licensed_v1_admin_service_proto_goTypes = []any{
 	(Severity)(0),                     // 0: licensed.v1.Severity
 	(*DrainNodeRequest)(nil),          // 1: licensed.v1.DrainNodeRequest
@@ -2331,53 +2484,58 @@ var file_licensed_v1_admin_service_proto_goTypes = []any{
 	(*Finding)(nil),                   // 24: licensed.v1.Finding
 	(*ImportCustomerRequest)(nil),     // 25: licensed.v1.ImportCustomerRequest
 	(*ImportCustomerResponse)(nil),    // 26: licensed.v1.ImportCustomerResponse
-	(*ReloadPolicyRequest)(nil),       // 27: licensed.v1.ReloadPolicyRequest
-	(*ReloadPolicyResponse)(nil),      // 28: licensed.v1.ReloadPolicyResponse
-	(*timestamppb.Timestamp)(nil),     // 29: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),       // 30: google.protobuf.Duration
-	(YearlyCounts)(0),                 // 31: licensed.v1.YearlyCounts
-	(*ClusterStatus)(nil),             // 32: licensed.v1.ClusterStatus
+	(*ForgetCustomerRequest)(nil),     // 27: licensed.v1.ForgetCustomerRequest
+	(*ForgetCustomerResponse)(nil),    // 28: licensed.v1.ForgetCustomerResponse
+	(*ReloadPolicyRequest)(nil),       // 29: licensed.v1.ReloadPolicyRequest
+	(*ReloadPolicyResponse)(nil),      // 30: licensed.v1.ReloadPolicyResponse
+	(*timestamppb.Timestamp)(nil),     // 31: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 32: google.protobuf.Duration
+	(YearlyCounts)(0),                 // 33: licensed.v1.YearlyCounts
+	(*ClusterStatus)(nil),             // 34: licensed.v1.ClusterStatus
 }
 var file_licensed_v1_admin_service_proto_depIdxs = []int32{
-	29, // 0: licensed.v1.GetNodeResponse.started_at:type_name -> google.protobuf.Timestamp
-	30, // 1: licensed.v1.GetNodeResponse.uptime:type_name -> google.protobuf.Duration
+	31, // 0: licensed.v1.GetNodeResponse.started_at:type_name -> google.protobuf.Timestamp
+	32, // 1: licensed.v1.GetNodeResponse.uptime:type_name -> google.protobuf.Duration
 	13, // 2: licensed.v1.GetNodeResponse.store:type_name -> licensed.v1.StoreStatus
 	14, // 3: licensed.v1.GetNodeResponse.archive:type_name -> licensed.v1.ArchiveStatus
 	7,  // 4: licensed.v1.GetNodeResponse.policy_limits:type_name -> licensed.v1.PolicyLimits
 	8,  // 5: licensed.v1.PolicyLimits.plans:type_name -> licensed.v1.PlanLimits
 	10, // 6: licensed.v1.PolicyLimits.studios:type_name -> licensed.v1.StudioLimits
-	31, // 7: licensed.v1.PolicyLimits.yearly_counts:type_name -> licensed.v1.YearlyCounts
+	33, // 7: licensed.v1.PolicyLimits.yearly_counts:type_name -> licensed.v1.YearlyCounts
 	9,  // 8: licensed.v1.PlanLimits.allowances:type_name -> licensed.v1.AllowanceLimits
-	32, // 9: licensed.v1.GetClusterResponse.cluster:type_name -> licensed.v1.ClusterStatus
-	30, // 10: licensed.v1.ArchiveStatus.lag:type_name -> google.protobuf.Duration
+	34, // 9: licensed.v1.GetClusterResponse.cluster:type_name -> licensed.v1.ClusterStatus
+	32, // 10: licensed.v1.ArchiveStatus.lag:type_name -> google.protobuf.Duration
 	23, // 11: licensed.v1.VerifyCustomerResponse.report:type_name -> licensed.v1.CustomerReport
 	24, // 12: licensed.v1.CustomerReport.findings:type_name -> licensed.v1.Finding
 	0,  // 13: licensed.v1.Finding.severity:type_name -> licensed.v1.Severity
-	5,  // 14: licensed.v1.AdminService.GetNode:input_type -> licensed.v1.GetNodeRequest
-	11, // 15: licensed.v1.AdminService.GetCluster:input_type -> licensed.v1.GetClusterRequest
-	1,  // 16: licensed.v1.AdminService.DrainNode:input_type -> licensed.v1.DrainNodeRequest
-	3,  // 17: licensed.v1.AdminService.UndrainNode:input_type -> licensed.v1.UndrainNodeRequest
-	15, // 18: licensed.v1.AdminService.ListCustomers:input_type -> licensed.v1.ListCustomersRequest
-	17, // 19: licensed.v1.AdminService.PassivateCustomer:input_type -> licensed.v1.PassivateCustomerRequest
-	19, // 20: licensed.v1.AdminService.ArchiveCustomer:input_type -> licensed.v1.ArchiveCustomerRequest
-	21, // 21: licensed.v1.AdminService.VerifyCustomer:input_type -> licensed.v1.VerifyCustomerRequest
-	25, // 22: licensed.v1.AdminService.ImportCustomer:input_type -> licensed.v1.ImportCustomerRequest
-	27, // 23: licensed.v1.AdminService.ReloadPolicy:input_type -> licensed.v1.ReloadPolicyRequest
-	6,  // 24: licensed.v1.AdminService.GetNode:output_type -> licensed.v1.GetNodeResponse
-	12, // 25: licensed.v1.AdminService.GetCluster:output_type -> licensed.v1.GetClusterResponse
-	2,  // 26: licensed.v1.AdminService.DrainNode:output_type -> licensed.v1.DrainNodeResponse
-	4,  // 27: licensed.v1.AdminService.UndrainNode:output_type -> licensed.v1.UndrainNodeResponse
-	16, // 28: licensed.v1.AdminService.ListCustomers:output_type -> licensed.v1.ListCustomersResponse
-	18, // 29: licensed.v1.AdminService.PassivateCustomer:output_type -> licensed.v1.PassivateCustomerResponse
-	20, // 30: licensed.v1.AdminService.ArchiveCustomer:output_type -> licensed.v1.ArchiveCustomerResponse
-	22, // 31: licensed.v1.AdminService.VerifyCustomer:output_type -> licensed.v1.VerifyCustomerResponse
-	26, // 32: licensed.v1.AdminService.ImportCustomer:output_type -> licensed.v1.ImportCustomerResponse
-	28, // 33: licensed.v1.AdminService.ReloadPolicy:output_type -> licensed.v1.ReloadPolicyResponse
-	24, // [24:34] is the sub-list for method output_type
-	14, // [14:24] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	31, // 14: licensed.v1.ForgetCustomerResponse.forgotten_at:type_name -> google.protobuf.Timestamp
+	5,  // 15: licensed.v1.AdminService.GetNode:input_type -> licensed.v1.GetNodeRequest
+	11, // 16: licensed.v1.AdminService.GetCluster:input_type -> licensed.v1.GetClusterRequest
+	1,  // 17: licensed.v1.AdminService.DrainNode:input_type -> licensed.v1.DrainNodeRequest
+	3,  // 18: licensed.v1.AdminService.UndrainNode:input_type -> licensed.v1.UndrainNodeRequest
+	15, // 19: licensed.v1.AdminService.ListCustomers:input_type -> licensed.v1.ListCustomersRequest
+	17, // 20: licensed.v1.AdminService.PassivateCustomer:input_type -> licensed.v1.PassivateCustomerRequest
+	19, // 21: licensed.v1.AdminService.ArchiveCustomer:input_type -> licensed.v1.ArchiveCustomerRequest
+	21, // 22: licensed.v1.AdminService.VerifyCustomer:input_type -> licensed.v1.VerifyCustomerRequest
+	25, // 23: licensed.v1.AdminService.ImportCustomer:input_type -> licensed.v1.ImportCustomerRequest
+	27, // 24: licensed.v1.AdminService.ForgetCustomer:input_type -> licensed.v1.ForgetCustomerRequest
+	29, // 25: licensed.v1.AdminService.ReloadPolicy:input_type -> licensed.v1.ReloadPolicyRequest
+	6,  // 26: licensed.v1.AdminService.GetNode:output_type -> licensed.v1.GetNodeResponse
+	12, // 27: licensed.v1.AdminService.GetCluster:output_type -> licensed.v1.GetClusterResponse
+	2,  // 28: licensed.v1.AdminService.DrainNode:output_type -> licensed.v1.DrainNodeResponse
+	4,  // 29: licensed.v1.AdminService.UndrainNode:output_type -> licensed.v1.UndrainNodeResponse
+	16, // 30: licensed.v1.AdminService.ListCustomers:output_type -> licensed.v1.ListCustomersResponse
+	18, // 31: licensed.v1.AdminService.PassivateCustomer:output_type -> licensed.v1.PassivateCustomerResponse
+	20, // 32: licensed.v1.AdminService.ArchiveCustomer:output_type -> licensed.v1.ArchiveCustomerResponse
+	22, // 33: licensed.v1.AdminService.VerifyCustomer:output_type -> licensed.v1.VerifyCustomerResponse
+	26, // 34: licensed.v1.AdminService.ImportCustomer:output_type -> licensed.v1.ImportCustomerResponse
+	28, // 35: licensed.v1.AdminService.ForgetCustomer:output_type -> licensed.v1.ForgetCustomerResponse
+	30, // 36: licensed.v1.AdminService.ReloadPolicy:output_type -> licensed.v1.ReloadPolicyResponse
+	26, // [26:37] is the sub-list for method output_type
+	15, // [15:26] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_admin_service_proto_init() }
@@ -2397,7 +2555,7 @@ func file_licensed_v1_admin_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_v1_admin_service_proto_rawDesc), len(file_licensed_v1_admin_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   28,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

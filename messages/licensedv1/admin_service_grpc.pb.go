@@ -30,6 +30,7 @@ const (
 	AdminService_ArchiveCustomer_FullMethodName   = "/licensed.v1.AdminService/ArchiveCustomer"
 	AdminService_VerifyCustomer_FullMethodName    = "/licensed.v1.AdminService/VerifyCustomer"
 	AdminService_ImportCustomer_FullMethodName    = "/licensed.v1.AdminService/ImportCustomer"
+	AdminService_ForgetCustomer_FullMethodName    = "/licensed.v1.AdminService/ForgetCustomer"
 	AdminService_ReloadPolicy_FullMethodName      = "/licensed.v1.AdminService/ReloadPolicy"
 )
 
@@ -62,6 +63,10 @@ type AdminServiceClient interface {
 	// or whose history so far came from the same import. While an import is not finished the customer
 	// takes no commands. Sending a stretch again is harmless; nothing is ever overwritten.
 	ImportCustomer(ctx context.Context, in *ImportCustomerRequest, opts ...grpc.CallOption) (*ImportCustomerResponse, error)
+	// ForgetCustomer removes a customer for good: its history and state are deleted in both tiers, and its id is never
+	// accepted again, also not by an import. There is no way back. Calling it again is harmless: it deletes what has come
+	// back since, by a restored backup for example. It can take minutes. The reason goes to the audit log.
+	ForgetCustomer(ctx context.Context, in *ForgetCustomerRequest, opts ...grpc.CallOption) (*ForgetCustomerResponse, error)
 	// ReloadPolicy reads the policy file again now. A file with mistakes changes nothing.
 	ReloadPolicy(ctx context.Context, in *ReloadPolicyRequest, opts ...grpc.CallOption) (*ReloadPolicyResponse, error)
 }
@@ -173,6 +178,16 @@ func (c *adminServiceClient) ImportCustomer(ctx context.Context, in *ImportCusto
 	return out, nil
 }
 
+func (c *adminServiceClient) ForgetCustomer(ctx context.Context, in *ForgetCustomerRequest, opts ...grpc.CallOption) (*ForgetCustomerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ForgetCustomerResponse)
+	err := c.cc.Invoke(ctx, AdminService_ForgetCustomer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminServiceClient) ReloadPolicy(ctx context.Context, in *ReloadPolicyRequest, opts ...grpc.CallOption) (*ReloadPolicyResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ReloadPolicyResponse)
@@ -212,6 +227,10 @@ type AdminServiceServer interface {
 	// or whose history so far came from the same import. While an import is not finished the customer
 	// takes no commands. Sending a stretch again is harmless; nothing is ever overwritten.
 	ImportCustomer(context.Context, *ImportCustomerRequest) (*ImportCustomerResponse, error)
+	// ForgetCustomer removes a customer for good: its history and state are deleted in both tiers, and its id is never
+	// accepted again, also not by an import. There is no way back. Calling it again is harmless: it deletes what has come
+	// back since, by a restored backup for example. It can take minutes. The reason goes to the audit log.
+	ForgetCustomer(context.Context, *ForgetCustomerRequest) (*ForgetCustomerResponse, error)
 	// ReloadPolicy reads the policy file again now. A file with mistakes changes nothing.
 	ReloadPolicy(context.Context, *ReloadPolicyRequest) (*ReloadPolicyResponse, error)
 	mustEmbedUnimplementedAdminServiceServer()
@@ -250,6 +269,9 @@ func (UnimplementedAdminServiceServer) VerifyCustomer(*VerifyCustomerRequest, gr
 }
 func (UnimplementedAdminServiceServer) ImportCustomer(context.Context, *ImportCustomerRequest) (*ImportCustomerResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ImportCustomer not implemented")
+}
+func (UnimplementedAdminServiceServer) ForgetCustomer(context.Context, *ForgetCustomerRequest) (*ForgetCustomerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ForgetCustomer not implemented")
 }
 func (UnimplementedAdminServiceServer) ReloadPolicy(context.Context, *ReloadPolicyRequest) (*ReloadPolicyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReloadPolicy not implemented")
@@ -430,6 +452,24 @@ func _AdminService_ImportCustomer_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_ForgetCustomer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ForgetCustomerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ForgetCustomer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ForgetCustomer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ForgetCustomer(ctx, req.(*ForgetCustomerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdminService_ReloadPolicy_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ReloadPolicyRequest)
 	if err := dec(in); err != nil {
@@ -486,6 +526,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ImportCustomer",
 			Handler:    _AdminService_ImportCustomer_Handler,
+		},
+		{
+			MethodName: "ForgetCustomer",
+			Handler:    _AdminService_ForgetCustomer_Handler,
 		},
 		{
 			MethodName: "ReloadPolicy",

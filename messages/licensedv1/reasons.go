@@ -41,6 +41,8 @@ const (
 	// ReasonSignedLicense: the signed licence that the command names is not accepted; the metadata has the fault. Not
 	// executed.
 	ReasonSignedLicense = "SIGNED_LICENSE_INVALID"
+	// ReasonForgotten: the customer was removed for good, and its id is not accepted any more. Not executed.
+	ReasonForgotten = "FORGOTTEN"
 	// ReasonImporting: the customer's history is being imported. Not executed.
 	ReasonImporting = "IMPORTING"
 	// ReasonOtherHistory: the customer has a history that the import does not continue. Nothing was

@@ -334,6 +334,43 @@ func (x *ImportResponse) GetMessage() string {
 	return ""
 }
 
+// ForgetRequest asks the owner to remove a customer for good. The answer is a licensed.v1.ForgetCustomerResponse.
+type ForgetRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgetRequest) Reset() {
+	*x = ForgetRequest{}
+	mi := &file_licensed_node_v1_node_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgetRequest) ProtoMessage() {}
+
+func (x *ForgetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_node_v1_node_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgetRequest.ProtoReflect.Descriptor instead.
+func (*ForgetRequest) Descriptor() ([]byte, []int) {
+	return file_licensed_node_v1_node_proto_rawDescGZIP(), []int{5}
+}
+
 // Downloads answers the query ListDownloads.
 type Downloads struct {
 	state    protoimpl.MessageState            `protogen:"open.v1"`
@@ -348,7 +385,7 @@ type Downloads struct {
 
 func (x *Downloads) Reset() {
 	*x = Downloads{}
-	mi := &file_licensed_node_v1_node_proto_msgTypes[5]
+	mi := &file_licensed_node_v1_node_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -360,7 +397,7 @@ func (x *Downloads) String() string {
 func (*Downloads) ProtoMessage() {}
 
 func (x *Downloads) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_node_v1_node_proto_msgTypes[5]
+	mi := &file_licensed_node_v1_node_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -373,7 +410,7 @@ func (x *Downloads) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Downloads.ProtoReflect.Descriptor instead.
 func (*Downloads) Descriptor() ([]byte, []int) {
-	return file_licensed_node_v1_node_proto_rawDescGZIP(), []int{5}
+	return file_licensed_node_v1_node_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Downloads) GetResponse() *licensedv1.ListDownloadsResponse {
@@ -414,7 +451,8 @@ const file_licensed_node_v1_node_proto_rawDesc = "" +
 	"\x03end\x18\x03 \x01(\bR\x03end\"e\n" +
 	"\x0eImportResponse\x129\n" +
 	"\afailure\x18\x01 \x01(\x0e2\x1f.licensed.node.v1.ImportFailureR\afailure\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"\x93\x01\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\x0f\n" +
+	"\rForgetRequest\"\x93\x01\n" +
 	"\tDownloads\x12>\n" +
 	"\bresponse\x18\x01 \x01(\v2\".licensed.v1.ListDownloadsResponseR\bresponse\x12\x14\n" +
 	"\x05older\x18\x02 \x01(\bR\x05older\x120\n" +
@@ -437,7 +475,7 @@ func file_licensed_node_v1_node_proto_rawDescGZIP() []byte {
 }
 
 var file_licensed_node_v1_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_licensed_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_licensed_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_licensed_node_v1_node_proto_goTypes = []any{
 	(ImportFailure)(0),                       // 0: licensed.node.v1.ImportFailure
 	(*PassivateRequest)(nil),                 // 1: licensed.node.v1.PassivateRequest
@@ -445,14 +483,15 @@ var file_licensed_node_v1_node_proto_goTypes = []any{
 	(*ArchiveRequest)(nil),                   // 3: licensed.node.v1.ArchiveRequest
 	(*ImportRequest)(nil),                    // 4: licensed.node.v1.ImportRequest
 	(*ImportResponse)(nil),                   // 5: licensed.node.v1.ImportResponse
-	(*Downloads)(nil),                        // 6: licensed.node.v1.Downloads
-	(*licensedv1.ListDownloadsResponse)(nil), // 7: licensed.v1.ListDownloadsResponse
-	(*timestamppb.Timestamp)(nil),            // 8: google.protobuf.Timestamp
+	(*ForgetRequest)(nil),                    // 6: licensed.node.v1.ForgetRequest
+	(*Downloads)(nil),                        // 7: licensed.node.v1.Downloads
+	(*licensedv1.ListDownloadsResponse)(nil), // 8: licensed.v1.ListDownloadsResponse
+	(*timestamppb.Timestamp)(nil),            // 9: google.protobuf.Timestamp
 }
 var file_licensed_node_v1_node_proto_depIdxs = []int32{
 	0, // 0: licensed.node.v1.ImportResponse.failure:type_name -> licensed.node.v1.ImportFailure
-	7, // 1: licensed.node.v1.Downloads.response:type_name -> licensed.v1.ListDownloadsResponse
-	8, // 2: licensed.node.v1.Downloads.since:type_name -> google.protobuf.Timestamp
+	8, // 1: licensed.node.v1.Downloads.response:type_name -> licensed.v1.ListDownloadsResponse
+	9, // 2: licensed.node.v1.Downloads.since:type_name -> google.protobuf.Timestamp
 	3, // [3:3] is the sub-list for method output_type
 	3, // [3:3] is the sub-list for method input_type
 	3, // [3:3] is the sub-list for extension type_name
@@ -471,7 +510,7 @@ func file_licensed_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_node_v1_node_proto_rawDesc), len(file_licensed_node_v1_node_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -17,6 +17,7 @@ const (
 	dueNothing due = iota
 	dueHistory     // there is closed history worth moving
 	dueAll         // it is idle: move all, also its snapshot
+	dueForget      // it was forgotten, and something of it is left
 )
 
 // scans looks through all aggregates, again and again, one after the other, at low
@@ -93,6 +94,13 @@ func (w *Worker) visit(aggregate string, info *ScannedInfo) bool {
 	}
 	defer w.free(aggregate)
 	info.Due++
+	if what == dueForget {
+		return w.insist(func() error {
+			err := w.o.Owner.Forget(w.context, aggregate)
+			w.settle(aggregate, err)
+			return err
+		})
+	}
 	resident := w.o.Owner.Resident(aggregate)
 	if resident && what == dueAll {
 		return true // it is in use again
@@ -144,6 +152,9 @@ func (w *Worker) look(aggregate string) (due, error) {
 		return dueNothing, nil
 	}
 	roots, err := w.o.Hot.ReadRoots(w.context, aggregate, persistence.RootKey{}, 2)
+	if errors.Is(err, persistence.ErrForgotten) {
+		return dueForget, nil
+	}
 	if err != nil {
 		return dueNothing, fmt.Errorf("read roots of %s: %w", aggregate, err)
 	}

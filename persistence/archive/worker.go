@@ -58,6 +58,8 @@ type Owner interface {
 	Archived(aggregate string, through uint64)
 	// Release lets an aggregate be evicted if nothing is in progress.
 	Release(ctx context.Context, aggregate string)
+	// Forget deletes what is left of an aggregate that has a tombstone. Errors: ErrNotHeld, those of the tiers.
+	Forget(ctx context.Context, aggregate string) error
 }
 
 // WorkerHotTier is what a worker needs of the hot tier.
@@ -148,6 +150,8 @@ type Worker struct {
 	// busy has the aggregates that are queued, or that a goroutine archives. None is
 	// archived by two at once: they would copy the same records twice.
 	busy map[string]bool
+	// working counts the runs of the archiver in progress, by aggregate: see Await.
+	working map[string]int
 	// How far recent aggregates are archived.
 	known   memo
 	failing time.Time // since when; zero if not
@@ -183,7 +187,7 @@ func NewWorker(o WorkerOptions) *Worker {
 		o.SavePosition = func(string) {}
 	}
 	o.Listener = o.Listener.withDefaults()
-	w := &Worker{o: o, work: make(chan struct{}, 1), busy: map[string]bool{}}
+	w := &Worker{o: o, work: make(chan struct{}, 1), busy: map[string]bool{}, working: map[string]int{}}
 	w.bytes = rate.NewLimiter(rate.Inf, 0)
 	if n := o.Config.BytesPerSecond; n > 0 {
 		w.bytes = rate.NewLimiter(rate.Limit(n), max(n, 64<<10))
@@ -381,6 +385,10 @@ func (w *Worker) sleep(d time.Duration) bool {
 func (w *Worker) archive(
 	ctx context.Context, aggregate string, head persistence.Head, all, snapshot bool,
 ) (Result, error) {
+	w.mu.Lock()
+	w.working[aggregate]++
+	w.mu.Unlock()
+	defer w.done(aggregate)
 	began := time.Now()
 	held := func(ctx context.Context) bool { return w.o.Owner.Holds(ctx, head) }
 	res, err := w.archiver.Archive(ctx, head, all, held)
@@ -396,6 +404,35 @@ func (w *Worker) archive(
 	}
 	w.settle(aggregate, err)
 	return res, err
+}
+
+// done ends a run of the archiver.
+func (w *Worker) done(aggregate string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.working[aggregate]--; w.working[aggregate] == 0 {
+		delete(w.working, aggregate)
+	}
+}
+
+// Await waits until no run that has begun moves anything of an aggregate. For an aggregate that was forgotten: runs that
+// begin later find no root. Errors: that of ctx.
+func (w *Worker) Await(ctx context.Context, aggregate string) error {
+	look := time.NewTicker(5 * time.Millisecond)
+	defer look.Stop()
+	for {
+		w.mu.Lock()
+		n := w.working[aggregate]
+		w.mu.Unlock()
+		if n == 0 {
+			return nil
+		}
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return fmt.Errorf("archiver still moves %s: %w", aggregate, ctx.Err())
+		}
+	}
 }
 
 // learn remembers how far an aggregate is archived, and when to look again: what is left was not worth
@@ -434,7 +471,7 @@ func (w *Worker) settle(aggregate string, err error) {
 		w.failing, w.pause, w.until = time.Time{}, 0, time.Time{}
 	}
 	w.mu.Unlock()
-	if err != nil && !errors.Is(err, ErrNotHeld) {
+	if err != nil && !errors.Is(err, ErrNotHeld) && !errors.Is(err, persistence.ErrForgotten) {
 		w.o.Listener.Failed(FailedInfo{Aggregate: aggregate, Err: err, Retry: retry})
 	}
 }
@@ -445,7 +482,7 @@ var errNoHead = errors.New("no head")
 // isRetryable reports whether an error is a tier's, and not the aggregate's.
 func isRetryable(err error) bool {
 	for _, e := range []error{errNoHead, ErrNotHeld, ErrShortfall, ErrMismatch, persistence.ErrCorrupt,
-		persistence.ErrNotFound, persistence.ErrRejected} {
+		persistence.ErrNotFound, persistence.ErrRejected, persistence.ErrForgotten} {
 		if errors.Is(err, e) {
 			return false
 		}

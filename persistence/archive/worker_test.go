@@ -25,6 +25,7 @@ type owner struct {
 	// resident aggregates, and how often each was woken and released.
 	resident        map[string]bool
 	woken, released map[string]int
+	forgot          map[string]int
 	archived        map[string]uint64
 	lost            string // an aggregate whose shard is held no more
 	silent          error
@@ -71,6 +72,13 @@ func (o *owner) Release(_ context.Context, aggregate string) {
 	defer o.mu.Unlock()
 	o.released[aggregate]++
 	o.resident[aggregate] = false
+}
+
+func (o *owner) Forget(_ context.Context, aggregate string) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.forgot[aggregate]++
+	return nil
 }
 
 // count returns a count of an aggregate.
@@ -124,7 +132,7 @@ func newSite(t *testing.T) *site {
 		T: t, hot: memory.New(), cold: &flaky{Archive: memory.NewArchive()}, config: archive.DefaultWorkerConfig(),
 		owner: &owner{
 			t: t, ours: map[string]*persistencetest.History{}, resident: map[string]bool{},
-			woken: map[string]int{}, released: map[string]int{}, archived: map[string]uint64{},
+			woken: map[string]int{}, released: map[string]int{}, forgot: map[string]int{}, archived: map[string]uint64{},
 		},
 		archived: make(chan any, 1000), fail: make(chan any, 1000),
 	}
@@ -242,6 +250,36 @@ func TestPassivatedIsArchived(t *testing.T) {
 	w.Passivated("a:K", h.Head(), 0)
 	if st := w.Stats(); st.Waiting > 0 || st.Failing > 0 {
 		t.Errorf("%+v", st)
+	}
+}
+
+// TestForgottenIsFound: a scan has the owner delete what is left of an aggregate that was forgotten, and does not take that
+// for a failure.
+func TestForgottenIsFound(t *testing.T) {
+	s := newSite(t)
+	s.add("gone:K", 3, 4, 0)
+	s.add("here:K", 3, 4, 0)
+	if _, err := s.hot.CreateCluster(t.Context(), persistence.ClusterInfo{Name: "c", Shards: 1}); err != nil {
+		t.Fatal(err)
+	}
+	key, err := s.hot.TombstoneKey(t.Context(), "gone:K")
+	if err == nil {
+		err = s.hot.PutTombstone(t.Context(), persistence.Tombstone{Key: key, Time: time.Now()})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := s.start()
+	s.wait("the owner was told", func() bool { return s.owner.count(s.owner.forgot, "gone:K") > 0 })
+	s.scanned()
+	if n := s.owner.count(s.owner.forgot, "here:K"); n != 0 {
+		t.Errorf("another was forgotten %d times", n)
+	}
+	if st := w.Stats(); st.Failing > 0 || len(s.fail) > 0 {
+		t.Errorf("%+v, %d failures", st, len(s.fail))
+	}
+	if err := w.Await(t.Context(), "gone:K"); err != nil {
+		t.Error(err)
 	}
 }
 

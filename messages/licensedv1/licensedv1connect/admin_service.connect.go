@@ -59,6 +59,9 @@ const (
 	// AdminServiceImportCustomerProcedure is the fully-qualified name of the AdminService's
 	// ImportCustomer RPC.
 	AdminServiceImportCustomerProcedure = "/licensed.v1.AdminService/ImportCustomer"
+	// AdminServiceForgetCustomerProcedure is the fully-qualified name of the AdminService's
+	// ForgetCustomer RPC.
+	AdminServiceForgetCustomerProcedure = "/licensed.v1.AdminService/ForgetCustomer"
 	// AdminServiceReloadPolicyProcedure is the fully-qualified name of the AdminService's ReloadPolicy
 	// RPC.
 	AdminServiceReloadPolicyProcedure = "/licensed.v1.AdminService/ReloadPolicy"
@@ -89,6 +92,10 @@ type AdminServiceClient interface {
 	// or whose history so far came from the same import. While an import is not finished the customer
 	// takes no commands. Sending a stretch again is harmless; nothing is ever overwritten.
 	ImportCustomer(context.Context, *connect.Request[licensedv1.ImportCustomerRequest]) (*connect.Response[licensedv1.ImportCustomerResponse], error)
+	// ForgetCustomer removes a customer for good: its history and state are deleted in both tiers, and its id is never
+	// accepted again, also not by an import. There is no way back. Calling it again is harmless: it deletes what has come
+	// back since, by a restored backup for example. It can take minutes. The reason goes to the audit log.
+	ForgetCustomer(context.Context, *connect.Request[licensedv1.ForgetCustomerRequest]) (*connect.Response[licensedv1.ForgetCustomerResponse], error)
 	// ReloadPolicy reads the policy file again now. A file with mistakes changes nothing.
 	ReloadPolicy(context.Context, *connect.Request[licensedv1.ReloadPolicyRequest]) (*connect.Response[licensedv1.ReloadPolicyResponse], error)
 }
@@ -158,6 +165,12 @@ func NewAdminServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(adminServiceMethods.ByName("ImportCustomer")),
 			connect.WithClientOptions(opts...),
 		),
+		forgetCustomer: connect.NewClient[licensedv1.ForgetCustomerRequest, licensedv1.ForgetCustomerResponse](
+			httpClient,
+			baseURL+AdminServiceForgetCustomerProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("ForgetCustomer")),
+			connect.WithClientOptions(opts...),
+		),
 		reloadPolicy: connect.NewClient[licensedv1.ReloadPolicyRequest, licensedv1.ReloadPolicyResponse](
 			httpClient,
 			baseURL+AdminServiceReloadPolicyProcedure,
@@ -178,6 +191,7 @@ type adminServiceClient struct {
 	archiveCustomer   *connect.Client[licensedv1.ArchiveCustomerRequest, licensedv1.ArchiveCustomerResponse]
 	verifyCustomer    *connect.Client[licensedv1.VerifyCustomerRequest, licensedv1.VerifyCustomerResponse]
 	importCustomer    *connect.Client[licensedv1.ImportCustomerRequest, licensedv1.ImportCustomerResponse]
+	forgetCustomer    *connect.Client[licensedv1.ForgetCustomerRequest, licensedv1.ForgetCustomerResponse]
 	reloadPolicy      *connect.Client[licensedv1.ReloadPolicyRequest, licensedv1.ReloadPolicyResponse]
 }
 
@@ -226,6 +240,11 @@ func (c *adminServiceClient) ImportCustomer(ctx context.Context, req *connect.Re
 	return c.importCustomer.CallUnary(ctx, req)
 }
 
+// ForgetCustomer calls licensed.v1.AdminService.ForgetCustomer.
+func (c *adminServiceClient) ForgetCustomer(ctx context.Context, req *connect.Request[licensedv1.ForgetCustomerRequest]) (*connect.Response[licensedv1.ForgetCustomerResponse], error) {
+	return c.forgetCustomer.CallUnary(ctx, req)
+}
+
 // ReloadPolicy calls licensed.v1.AdminService.ReloadPolicy.
 func (c *adminServiceClient) ReloadPolicy(ctx context.Context, req *connect.Request[licensedv1.ReloadPolicyRequest]) (*connect.Response[licensedv1.ReloadPolicyResponse], error) {
 	return c.reloadPolicy.CallUnary(ctx, req)
@@ -256,6 +275,10 @@ type AdminServiceHandler interface {
 	// or whose history so far came from the same import. While an import is not finished the customer
 	// takes no commands. Sending a stretch again is harmless; nothing is ever overwritten.
 	ImportCustomer(context.Context, *connect.Request[licensedv1.ImportCustomerRequest]) (*connect.Response[licensedv1.ImportCustomerResponse], error)
+	// ForgetCustomer removes a customer for good: its history and state are deleted in both tiers, and its id is never
+	// accepted again, also not by an import. There is no way back. Calling it again is harmless: it deletes what has come
+	// back since, by a restored backup for example. It can take minutes. The reason goes to the audit log.
+	ForgetCustomer(context.Context, *connect.Request[licensedv1.ForgetCustomerRequest]) (*connect.Response[licensedv1.ForgetCustomerResponse], error)
 	// ReloadPolicy reads the policy file again now. A file with mistakes changes nothing.
 	ReloadPolicy(context.Context, *connect.Request[licensedv1.ReloadPolicyRequest]) (*connect.Response[licensedv1.ReloadPolicyResponse], error)
 }
@@ -321,6 +344,12 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(adminServiceMethods.ByName("ImportCustomer")),
 		connect.WithHandlerOptions(opts...),
 	)
+	adminServiceForgetCustomerHandler := connect.NewUnaryHandler(
+		AdminServiceForgetCustomerProcedure,
+		svc.ForgetCustomer,
+		connect.WithSchema(adminServiceMethods.ByName("ForgetCustomer")),
+		connect.WithHandlerOptions(opts...),
+	)
 	adminServiceReloadPolicyHandler := connect.NewUnaryHandler(
 		AdminServiceReloadPolicyProcedure,
 		svc.ReloadPolicy,
@@ -347,6 +376,8 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 			adminServiceVerifyCustomerHandler.ServeHTTP(w, r)
 		case AdminServiceImportCustomerProcedure:
 			adminServiceImportCustomerHandler.ServeHTTP(w, r)
+		case AdminServiceForgetCustomerProcedure:
+			adminServiceForgetCustomerHandler.ServeHTTP(w, r)
 		case AdminServiceReloadPolicyProcedure:
 			adminServiceReloadPolicyHandler.ServeHTTP(w, r)
 		default:
@@ -392,6 +423,10 @@ func (UnimplementedAdminServiceHandler) VerifyCustomer(context.Context, *connect
 
 func (UnimplementedAdminServiceHandler) ImportCustomer(context.Context, *connect.Request[licensedv1.ImportCustomerRequest]) (*connect.Response[licensedv1.ImportCustomerResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("licensed.v1.AdminService.ImportCustomer is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) ForgetCustomer(context.Context, *connect.Request[licensedv1.ForgetCustomerRequest]) (*connect.Response[licensedv1.ForgetCustomerResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("licensed.v1.AdminService.ForgetCustomer is not implemented"))
 }
 
 func (UnimplementedAdminServiceHandler) ReloadPolicy(context.Context, *connect.Request[licensedv1.ReloadPolicyRequest]) (*connect.Response[licensedv1.ReloadPolicyResponse], error) {
