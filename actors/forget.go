@@ -10,8 +10,8 @@ import (
 	"licensed/persistence"
 )
 
-// Forgetting removes an aggregate for good, at its owner ([R13]). Every step may be repeated, by this owner or the next:
-// what a crash leaves undone, another call does.
+// Forgetting removes an aggregate for good, at its owner ([R13]). Every step may be repeated, by this owner or the
+// next: what a crash leaves undone, another call does.
 type Forgetting struct {
 	Store persistence.Erasure
 	// Archive of closed history; nil for none.
@@ -122,8 +122,8 @@ func storeError(err error) error {
 }
 
 // End ends the activation of an aggregate at once, if there is one, and returns when that is not in memory any more.
-// What the activation has in progress has an unknown outcome, and no head is told that was read before ([R11]). Another activation may have begun by then. Errors: that of
-// ctx, as ErrUnavailable.
+// What the activation has in progress has an unknown outcome, and no head is told that was read before ([R11]). Another
+// activation may have begun by then. Errors: that of ctx, as ErrUnavailable.
 func (r *Runtime) End(ctx context.Context, id string) error {
 	r.registry.disturb(id)
 	e := r.registry.find(id)

@@ -88,9 +88,9 @@ func (e *Erased) Add(o Erased) {
 // use. docs/design/write-path.md says in which order its calls are safe ([R13]).
 //
 // A tombstone outlives everything else: nothing deletes it. Tombstones are plain writes, durable when they are
-// acknowledged, and a tombstone that was read once is as good as acknowledged ([Journal]). From then on TopRoot, ReadRoot
-// and ReadRoots of the aggregate fail with a *ForgottenError, whatever rows are left of it, also rows that are written
-// later.
+// acknowledged, and a tombstone that was read once is as good as acknowledged ([Journal]). From then on TopRoot,
+// ReadRoot and ReadRoots of the aggregate fail with a *ForgottenError, whatever rows are left of it, also rows that are
+// written later.
 type Erasure interface {
 	// TombstoneKey returns the key of an aggregate. It is the same for all processes of a cluster. Errors: ErrNotFound
 	// if the store has no cluster yet, so that nothing can have been forgotten; ErrUnavailable.

@@ -162,8 +162,8 @@ func (p *program) rootCommand() *cobra.Command {
 		p.exceptionCommand())
 	add("holds", p.customerVerb(), p.licensesCommand(), p.devicesCommand(), p.downloadsCommand())
 	add("past", p.eventsCommand(), p.stateCommand(), p.diffCommand(), p.whyCommand(), p.tryCommand())
-	add("care", p.verifyCommand(), p.exportCommand(), p.importCommand(), p.archiveCommand(), p.passivateCommand(), p.forgetCommand(),
-		p.auditCommand())
+	add("care", p.verifyCommand(), p.exportCommand(), p.importCommand(), p.archiveCommand(), p.passivateCommand(),
+		p.forgetCommand(), p.auditCommand())
 	add("service", p.nodeCommand(), p.clusterCommand(), p.topCommand(), p.customersCommand(), p.policyCommand(),
 		p.benchCommand(), p.versionCommand())
 	completeGenerated(root)

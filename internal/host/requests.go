@@ -137,7 +137,8 @@ func (h *Host) forget(ctx context.Context, customer string) (actors.Answer, erro
 	h.hosts.forgetScan(aggregate)
 	return actors.Answer{Value: &licensedv1.ForgetCustomerResponse{
 		ForgottenAt: timestamppb.New(done.Time), Before: done.Before,
-		Roots: uint64(done.Removed.Roots), Events: uint64(done.Removed.Records), Segments: uint64(done.Removed.Segments),
+		Roots: uint64(done.Removed.Roots), Events: uint64(done.Removed.Records),
+		Segments:  uint64(done.Removed.Segments),
 		Tombstone: done.Key.String(), Remains: storage.Remains(),
 	}}, nil
 }

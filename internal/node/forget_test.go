@@ -160,8 +160,8 @@ func TestForgetCustomer(t *testing.T) {
 	}
 }
 
-// TestForgetInCluster: any gateway has the owner forget a customer, the next owner knows of it, and members tell each other
-// the time.
+// TestForgetInCluster: any gateway has the owner forget a customer, the next owner knows of it, and members tell each
+// other the time.
 func TestForgetInCluster(t *testing.T) {
 	c := newCompany(t)
 	c.start("n1", node.RoleNode)

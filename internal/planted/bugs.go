@@ -358,8 +358,10 @@ var Bugs = [count]Info{
 		Name:  "hold a late claim while its own lease is given up",
 		Check: "cluster/ownership.TestRetiringHoldsNothing",
 	},
-	TombstoneLast:     {Rule: "[R13]", Name: "write the tombstone after the deletion", Check: byForgetSeeds},
-	ForgetWithoutEnd:  {Rule: "[R13]", Name: "continue an activation after its customer was forgotten", Check: byForgetSeeds},
+	TombstoneLast: {Rule: "[R13]", Name: "write the tombstone after the deletion", Check: byForgetSeeds},
+	ForgetWithoutEnd: {
+		Rule: "[R13]", Name: "continue an activation after its customer was forgotten", Check: byForgetSeeds,
+	},
 	ForgetUnconfirmed: {Rule: "[R13]", Name: "forget at a former owner", Check: byForgetSeeds},
 	ForgottenIsNew:    {Rule: "[R13]", Name: "take a forgotten customer for a new one", Check: byForgetSeeds},
 	DrainOnOneVote:    {Rule: "reach", Name: "drain on one vote", Check: byReachSeeds},

@@ -128,11 +128,11 @@ func (s *Storage) Remains() []string {
 		"the record of this call in the audit log, with the customer id and the reason",
 		"log lines and traces that name the customer, until they expire",
 		"backups and exports made before: delete them, or forget the customer again after each restore",
-		"commands that a gateway accepted while the owner was unavailable, until it hands them in; they are refused then",
+		"commands that a gateway accepted while the owner was unavailable, until it hands them in and they are refused",
 	}
 	if s.config.Store == "" && s.config.Shared == nil {
-		remains = append(remains, "the list of tables (MANIFEST) of the embedded store and archive, which may have the "+
-			"customer id, and nothing else, until the second start from now")
+		remains = append(remains, "the list of tables (MANIFEST) of the embedded store and archive, which may have "+
+			"the customer id, and nothing else, until the second start from now")
 	}
 	if s.config.Store != "" || isCassandra(s.config.Archive) {
 		remains = append(remains, "files of Cassandra, until it compacts them after gc_grace_seconds (10 days), and "+

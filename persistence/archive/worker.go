@@ -415,8 +415,8 @@ func (w *Worker) done(aggregate string) {
 	}
 }
 
-// Await waits until no run that has begun moves anything of an aggregate. For an aggregate that was forgotten: runs that
-// begin later find no root. Errors: that of ctx.
+// Await waits until no run that has begun moves anything of an aggregate. For an aggregate that was forgotten: runs
+// that begin later find no root. Errors: that of ctx.
 func (w *Worker) Await(ctx context.Context, aggregate string) error {
 	look := time.NewTicker(5 * time.Millisecond)
 	defer look.Stop()

@@ -132,7 +132,8 @@ func newSite(t *testing.T) *site {
 		T: t, hot: memory.New(), cold: &flaky{Archive: memory.NewArchive()}, config: archive.DefaultWorkerConfig(),
 		owner: &owner{
 			t: t, ours: map[string]*persistencetest.History{}, resident: map[string]bool{},
-			woken: map[string]int{}, released: map[string]int{}, forgot: map[string]int{}, archived: map[string]uint64{},
+			woken: map[string]int{}, released: map[string]int{},
+			forgot: map[string]int{}, archived: map[string]uint64{},
 		},
 		archived: make(chan any, 1000), fail: make(chan any, 1000),
 	}
@@ -253,8 +254,8 @@ func TestPassivatedIsArchived(t *testing.T) {
 	}
 }
 
-// TestForgottenIsFound: a scan has the owner delete what is left of an aggregate that was forgotten, and does not take that
-// for a failure.
+// TestForgottenIsFound: a scan has the owner delete what is left of an aggregate that was forgotten, and does not take
+// that for a failure.
 func TestForgottenIsFound(t *testing.T) {
 	s := newSite(t)
 	s.add("gone:K", 3, 4, 0)

@@ -24,8 +24,8 @@ const (
 	eraseRoots     = `DELETE FROM snapshots USING TIMESTAMP ? WHERE aggregate = ?`
 )
 
-// eraseAhead is how far ahead of the clock an erasure is stamped. Nothing is ever written again for an aggregate that was
-// forgotten, so a deletion may hold against all writes to come, for as long as Cassandra keeps its tombstones
+// eraseAhead is how far ahead of the clock an erasure is stamped. Nothing is ever written again for an aggregate that
+// was forgotten, so a deletion may hold against all writes to come, for as long as Cassandra keeps its tombstones
 // (gc_grace_seconds): those of a process that was frozen, and late repeats.
 const eraseAhead = 30 * 24 * time.Hour
 
@@ -133,9 +133,9 @@ func (s *Store) forgotten(ctx context.Context, aggregate string) error {
 	return err
 }
 
-// EraseAggregate implements persistence.Erasure. It finds the events by the roots above them. Events below a root that was
-// never recorded cannot be found: Cassandra has no index from a customer to them. Cassandra drops deleted rows from its
-// files when it compacts them, after the gc_grace_seconds of the tables.
+// EraseAggregate implements persistence.Erasure. It finds the events by the roots above them. Events below a root that
+// was never recorded cannot be found: Cassandra has no index from a customer to them. Cassandra drops deleted rows from
+// its files when it compacts them, after the gc_grace_seconds of the tables.
 func (s *Store) EraseAggregate(ctx context.Context, aggregate string) (persistence.Erased, error) {
 	erased, err := s.eraseAggregate(ctx, aggregate)
 	if err != nil {

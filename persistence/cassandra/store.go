@@ -22,7 +22,7 @@ type Store struct {
 	reads *reads
 	// clusterID is that of the cluster once it was read: it never changes.
 	clusterID atomic.Pointer[persistence.ClusterID]
-	stats struct{ writes, rows, unknown, rejected, readErrors atomic.Uint64 }
+	stats     struct{ writes, rows, unknown, rejected, readErrors atomic.Uint64 }
 }
 
 var _ persistence.Store = (*Store)(nil)

@@ -9,7 +9,9 @@ import (
 // TombstoneKey implements persistence.Erasure.
 func (s *Store) TombstoneKey(ctx context.Context, aggregate string) (persistence.TombstoneKey, error) {
 	return call(ctx, s, Call{Op: TombstoneKey, Key: aggregate},
-		func(ctx context.Context) (persistence.TombstoneKey, error) { return s.inner.TombstoneKey(ctx, aggregate) })
+		func(ctx context.Context) (persistence.TombstoneKey, error) {
+			return s.inner.TombstoneKey(ctx, aggregate)
+		})
 }
 
 // PutTombstone implements persistence.Erasure.

@@ -15,8 +15,8 @@ import (
 // canaries are the customer that is forgotten, and what its events and snapshots have.
 var canaries = []string{"CanaryCustomer", "canary-device", "canary-title"}
 
-// TestEraseLeavesNoBytes: once a customer is erased, no file of the two tiers has a byte of it, nor has a checkpoint, and
-// after two starts the lists of tables do not name it any more.
+// TestEraseLeavesNoBytes: once a customer is erased, no file of the two tiers has a byte of it, nor has a checkpoint,
+// and after two starts the lists of tables do not name it any more.
 func TestEraseLeavesNoBytes(t *testing.T) {
 	for _, load := range []struct {
 		what           string
@@ -110,8 +110,8 @@ func fill(t *testing.T, s *Store, a *Archive, aggregate string) {
 	fail(t, <-outcome)
 	for i := range uint64(200) {
 		s.Append(t.Context(), &persistence.Mutation{Partition: r.Partition(), Records: []persistence.Record{{
-			Sequence: i + 1, Count: 1, CommandID: fmt.Sprint("c", i), AggregateID: about, Time: time.Now(), Mapper: "E/1",
-			Data: []byte(about),
+			Sequence: i + 1, Count: 1, CommandID: fmt.Sprint("c", i), AggregateID: about, Time: time.Now(),
+			Mapper: "E/1", Data: []byte(about),
 		}}}, func(err error) { outcome <- err })
 		fail(t, <-outcome)
 	}

@@ -27,8 +27,8 @@
 // package persistence, or of rows.go here: each with its layout number and a checksum of its own, so also a bit that
 // flips above the engine's checksums is found when the row is read. Records are written once and never changed until
 // the archiver deletes their partition; so are roots, but the snapshot of one that is stripped is deleted. What a
-// fenced writer left stays. Nothing of an aggregate stays that was forgotten, but its tombstone; erasure.go has what the
-// engine's files then still have of it.
+// fenced writer left stays. Nothing of an aggregate stays that was forgotten, but its tombstone; erasure.go has what
+// the engine's files then still have of it.
 //
 // # Where to start
 //

@@ -27,7 +27,9 @@ func (s *Store) TombstoneKey(ctx context.Context, aggregate string) (persistence
 }
 
 // tombstoneRow returns the key of a tombstone's row.
-func tombstoneRow(key persistence.TombstoneKey) []byte { return append([]byte{kindTombstone}, key[:]...) }
+func tombstoneRow(key persistence.TombstoneKey) []byte {
+	return append([]byte{kindTombstone}, key[:]...)
+}
 
 // PutTombstone implements persistence.Erasure.
 func (s *Store) PutTombstone(ctx context.Context, t persistence.Tombstone) error {
@@ -169,12 +171,12 @@ func (s *Store) eraseAggregate(ctx context.Context, aggregate string) (erased pe
 type span struct{ first, end []byte }
 
 // purge has the engine rewrite the tables that have keys of the ranges, which were deleted, and write new logs in
-// place of those that have them. The logs of an engine are files of earlier logs, written anew from the beginning; fresh
-// makes them new files for as long as that takes. touch writes a row that changes nothing: an engine that has nothing to
-// flush keeps its log.
+// place of those that have them. The logs of an engine are files of earlier logs, written anew from the beginning;
+// fresh makes them new files for as long as that takes. touch writes a row that changes nothing: an engine that has
+// nothing to flush keeps its log.
 //
-// The list of tables (the MANIFEST) keeps the first and last keys of tables that are gone, and with these perhaps the id.
-// The engine writes a new list at each start, and keeps one former list.
+// The list of tables (the MANIFEST) keeps the first and last keys of tables that are gone, and with these perhaps the
+// id. The engine writes a new list at each start, and keeps one former list.
 func purge(ctx context.Context, db *pebbledb.DB, fresh *atomic.Int32, ranges []span, touch func() error) error {
 	fresh.Add(1)
 	defer fresh.Add(-1)
@@ -227,7 +229,8 @@ func (a *Archive) EraseSegments(ctx context.Context, aggregate string) (int, err
 		if err != nil || len(spans) == 0 {
 			return err
 		}
-		return purge(ctx, e.db, &a.freshLogs, append(spans, span{first, end}), func() error { return touchMarker(e.db) })
+		spans = append(spans, span{first, end})
+		return purge(ctx, e.db, &a.freshLogs, spans, func() error { return touchMarker(e.db) })
 	})
 	if err != nil {
 		return 0, fmt.Errorf("erase segments of %s: %w", aggregate, err)

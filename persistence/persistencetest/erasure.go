@@ -169,9 +169,10 @@ func testNothingComesBack(f *fixture) {
 	late := roots[1]
 	late.Key.Version++
 	late.Parent = roots[1].Key
-	_ = <-f.startPutRoot(&late)
-	_ = <-f.startAppend(&persistence.Mutation{Partition: late.Partition(), Records: []persistence.Record{record(4)}})
-	_ = f.store.MarkArchived(f.ctx(), roots[0].Key, persistence.ArchiveMark{Segment: "s", Through: 2, Time: forgottenAt})
+	<-f.startPutRoot(&late)
+	<-f.startAppend(&persistence.Mutation{Partition: late.Partition(), Records: []persistence.Record{record(4)}})
+	_ = f.store.MarkArchived(f.ctx(), roots[0].Key,
+		persistence.ArchiveMark{Segment: "s", Through: 2, Time: forgottenAt})
 	_ = f.store.StripRoot(f.ctx(), roots[0].Key, "")
 	f.wantForgotten(late.Key)
 	if _, err := f.store.EraseAggregate(f.ctx(), "Ada:K"); err != nil {

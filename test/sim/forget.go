@@ -13,8 +13,8 @@ import (
 )
 
 // RunForget runs one seed as Run or RunProtocol does, with operators who have owners forget aggregates, some before
-// clients know them. Owners crash between any two steps, shards change hands meanwhile, and archivers and readers do not
-// stop for it.
+// clients know them. Owners crash between any two steps, shards change hands meanwhile, and archivers and readers do
+// not stop for it.
 func RunForget(seed uint64, log io.Writer) Counts {
 	r := rand.New(rand.NewPCG(seed, 0x666f72676574))
 	var p Params
