@@ -39,7 +39,7 @@ func withSession(ctx context.Context, o Options, keyspace string, run func(*sess
 
 // Truncate empties the tables of a schema.
 func Truncate(ctx context.Context, o Options, which Schema) error {
-	tables := []string{"events", "snapshots", "leases", "shards", "cluster", "votes"}
+	tables := []string{"events", "snapshots", "leases", "shards", "cluster", "votes", "tombstones"}
 	if which == ArchiveSchema {
 		tables = []string{"segment_names", "segment_chunks"}
 	}

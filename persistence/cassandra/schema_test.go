@@ -85,6 +85,7 @@ func TestMigrationsNeverChange(t *testing.T) {
 			"ownership fe4e38bc3daf8079dc4d9de521ae507ae7b9a826c06de2602ed8139fa380ba7c",
 			"identity 31abecd9c3deff0fcf6ff601a20e5dcb74ebe7dad30001a9df034d8946c66c52",
 			"votes 0b0e2bf19d9ac0c88a42e24a311ed0d1a00de0f5beab673105f43b4489b0c535",
+			"tombstones c6aab7da37eec71f886f8d6494048503ea291f57d75208e4f9fe7b8ff9bd974b",
 		},
 		ArchiveSchema: {"segments 9070b6d980ab81ef935ed320d3b782afb0beeee42b03a814ecf1053bd8dba202"},
 	} {
