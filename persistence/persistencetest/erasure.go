@@ -169,8 +169,8 @@ func testNothingComesBack(f *fixture) {
 	late := roots[1]
 	late.Key.Version++
 	late.Parent = roots[1].Key
-	<-f.startPutRoot(&late)
-	<-f.startAppend(&persistence.Mutation{Partition: late.Partition(), Records: []persistence.Record{record(4)}})
+	f.putRoot(late)
+	f.append(late.Partition(), record(4))
 	_ = f.store.MarkArchived(f.ctx(), roots[0].Key,
 		persistence.ArchiveMark{Segment: "s", Through: 2, Time: forgottenAt})
 	_ = f.store.StripRoot(f.ctx(), roots[0].Key, "")
