@@ -61,8 +61,8 @@ type (
 	retire            struct{}                     // evict if nothing is in progress
 	passivate         struct{ answer chan<- bool } // as retire, and say whether it did
 	noteArchived      struct{ through uint64 }
-	givenUp           struct{} // callers gave up requests
-	halt              struct{} // evict at once
+	givenUp           struct{}              // callers gave up requests
+	halt              struct{ cause error } // evict at once; ErrNotOwner if that is nil
 )
 
 // appendedWell is what is posted most, boxed once.
@@ -114,8 +114,11 @@ func (a *activation) Receive(c actor.Context) {
 			a.machine.NoteArchived(m.through)
 		}
 	case halt:
+		if m.cause == nil {
+			m.cause = ErrNotOwner
+		}
 		if a.cause == nil {
-			a.halt(c, ErrNotOwner)
+			a.halt(c, m.cause)
 		}
 	case *actor.Stopped:
 		a.abandon()

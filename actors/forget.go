@@ -18,8 +18,8 @@ type Forgetting struct {
 	Archive persistence.Archive
 	// Now is the wall clock.
 	Now func() time.Time
-	// End ends whatever works on the aggregate in this process, and returns when that has ended.
-	End func(context.Context) error
+	// End ends whatever works on the aggregate in this process, for that cause, and returns when that has ended.
+	End func(ctx context.Context, cause error) error
 	// Held is the authority's answer for the shard, under the epoch at which it was held before the first step ([R9]).
 	Held func(context.Context) bool
 }
@@ -47,15 +47,16 @@ func (f *Forgetting) Forget(ctx context.Context, aggregate string) (Forgotten, e
 	if err != nil {
 		return done, err
 	}
-	// What began before the tombstone was durable may not have seen it. What begins from now on reads it first.
-	if !planted.Bug(planted.ForgetWithoutEnd) {
-		if err := f.End(ctx); err != nil {
-			return done, err
-		}
-	}
-	// Another owner that began earlier may not have seen it either.
+	// Another owner that began before the tombstone was durable may not have seen it. Only if there was none may
+	// anybody be told.
 	if !planted.Bug(planted.ForgetUnconfirmed) && !f.Held(ctx) {
 		return done, ErrNotOwner
+	}
+	// What began earlier in this process may not have seen it either. What begins from now on reads it first.
+	if !planted.Bug(planted.ForgetWithoutEnd) {
+		if err := f.End(ctx, &persistence.ForgottenError{At: done.Time}); err != nil {
+			return done, err
+		}
 	}
 	if done.Removed, err = f.erase(ctx, aggregate); err != nil {
 		return done, fmt.Errorf("%w; the customer is forgotten, and not all is deleted: repeat the request", err)
@@ -122,15 +123,15 @@ func storeError(err error) error {
 }
 
 // End ends the activation of an aggregate at once, if there is one, and returns when that is not in memory any more.
-// What the activation has in progress has an unknown outcome, and no head is told that was read before ([R11]). Another
+// Requests that wait are answered with the cause. What the activation has in progress has an unknown outcome, and no head is told that was read before ([R11]). Another
 // activation may have begun by then. Errors: that of ctx, as ErrUnavailable.
-func (r *Runtime) End(ctx context.Context, id string) error {
+func (r *Runtime) End(ctx context.Context, id string, cause error) error {
 	r.registry.disturb(id)
 	e := r.registry.find(id)
 	if e == nil {
 		return nil
 	}
-	e.act.deliver(halt{})
+	e.act.deliver(halt{cause})
 	look := time.NewTicker(time.Millisecond)
 	defer look.Stop()
 	for r.registry.find(id) == e {

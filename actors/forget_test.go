@@ -27,7 +27,7 @@ func forgettable(t *testing.T) *memory.Store {
 func (s *setup) forget(t *testing.T, store persistence.Erasure, id string) (actors.Forgotten, error) {
 	f := actors.Forgetting{
 		Store: store, Now: time.Now,
-		End:  func(ctx context.Context) error { return s.End(ctx, id) },
+		End:  func(ctx context.Context, cause error) error { return s.End(ctx, id, cause) },
 		Held: func(context.Context) bool { return true },
 	}
 	return f.Forget(t.Context(), actors.AggregateID(id, actorstest.Ledger{}))

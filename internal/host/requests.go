@@ -118,8 +118,8 @@ func (h *Host) forget(ctx context.Context, customer string) (actors.Answer, erro
 	storage := h.hosts.Storage
 	f := actors.Forgetting{
 		Store: storage.Hot, Archive: storage.Cold, Now: h.hosts.Now,
-		End: func(ctx context.Context) error {
-			if err := h.End(ctx, customer); err != nil {
+		End: func(ctx context.Context, cause error) error {
+			if err := h.End(ctx, customer, cause); err != nil {
 				return err
 			}
 			if w := h.archiver.Load(); w != nil {

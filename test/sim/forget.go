@@ -117,10 +117,10 @@ func (n *node) forget(f *forgetting, reply func(error)) {
 		}
 		run := actors.Forgetting{
 			Store: hotTier{t: t}, Archive: coldTier{t: t}, Now: n.clock,
-			End: func(context.Context) error {
+			End: func(_ context.Context, cause error) error {
 				n.loads[id]++
 				if h := n.hosted[id]; h != nil && !h.ended {
-					h.do(h.machine.Halt(actors.ErrNotOwner))
+					h.do(h.machine.Halt(cause))
 				}
 				return nil
 			},
