@@ -108,6 +108,8 @@ func methodOf(request any) string {
 		return licensedv1connect.AdminServiceArchiveCustomerProcedure
 	case *nodev1.ImportRequest:
 		return licensedv1connect.AdminServiceImportCustomerProcedure
+	case *nodev1.ForgetRequest:
+		return licensedv1connect.AdminServiceForgetCustomerProcedure
 	}
 	return ""
 }

@@ -135,6 +135,7 @@ func TestOwnerAsksOperators(t *testing.T) {
 		"passivate": func(ctx context.Context) error { return h.operator(ctx, methodOf(&nodev1.PassivateRequest{})) },
 		"archive":   func(ctx context.Context) error { return h.operator(ctx, methodOf(&nodev1.ArchiveRequest{})) },
 		"import":    func(ctx context.Context) error { return h.operator(ctx, methodOf(&nodev1.ImportRequest{})) },
+		"forget":    func(ctx context.Context) error { return h.operator(ctx, methodOf(&nodev1.ForgetRequest{})) },
 		"drain":     h.Drain,
 		"undrain":   h.Undrain,
 	}
@@ -149,7 +150,7 @@ func TestOwnerAsksOperators(t *testing.T) {
 		}
 		for _, token := range tokens {
 			all := uint32(auth.RolesOf(auth.AllRoles()...))
-			everything := &caller.Caller{Principal: "tokens:x", Roles: all, Token: token}
+			everything := &caller.Caller{Principal: "tokens:x", Roles: all, Token: token, Reason: "why"}
 			var denied *actors.DeniedError
 			err := call(caller.NewContext(t.Context(), everything))
 			if errors.As(err, &denied) == slices.Contains(may, token) {
