@@ -247,7 +247,7 @@ func (g *registry) unwatch(w *watch) {
 	}
 }
 
-// disturb tells those who watch an aggregate not to believe what they read.
+// disturb tells all watches of an aggregate that what was read is not to be believed.
 func (g *registry) disturb(id string) {
 	s := &g.stripe[stripeOf(id)]
 	s.Lock()

@@ -33,7 +33,7 @@ func (e *ForgottenError) Error() string {
 // Unwrap returns ErrForgotten.
 func (*ForgottenError) Unwrap() error { return ErrForgotten }
 
-// TombstoneKey names a forgotten aggregate without its id: an HMAC of the id under the id of the cluster. Whoever has
+// TombstoneKey names a forgotten aggregate without its id: an HMAC of the id under the id of the cluster. A reader of
 // the store can test whether a known id was forgotten, and cannot list the ids.
 type TombstoneKey [sha256.Size]byte
 

@@ -55,8 +55,8 @@ type Archive interface {
 	// DeleteSegment deletes a segment that no mark names, nor a root that anything is recovered from.
 	// One that does not exist is no error.
 	DeleteSegment(ctx context.Context, name string) error
-	// EraseSegments deletes the segments of an aggregate, whose names begin with [SegmentPrefix], and returns how many
-	// it found. When it returns, no file that the archive reads has them, as far as the archive controls that. Errors:
+	// EraseSegments deletes the segments of an aggregate, whose names begin with [SegmentPrefix], and returns their
+	// number. When it returns, no file that the archive reads has them, as far as the archive controls that. Errors:
 	// ErrUnknownOutcome, ErrUnavailable; it may be repeated.
 	EraseSegments(ctx context.Context, aggregate string) (int, error)
 	// Segments returns up to limit names above after, in order of the names' bytes.
