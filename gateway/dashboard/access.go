@@ -282,24 +282,27 @@ func (a *Access) end(r *http.Request) {
 // The pages of requests that are not admitted.
 var (
 	errNotLoggedIn = &pageError{
-		status: http.StatusUnauthorized,
-		title:  "Not logged in",
-		text:   "The session has ended. Log in again with the admin token.",
+		outside: true,
+		status:  http.StatusUnauthorized,
+		title:   "Not logged in",
+		text:    "The session has ended. Log in again with the admin token.",
 	}
-	errWrongHost = &pageError{status: http.StatusForbidden, title: "Not available under this host name",
+	errWrongHost = &pageError{outside: true, status: http.StatusForbidden, title: "Not available under this host name",
 		text: "Without an admin token the dashboard answers only under localhost or a loopback address. " +
 			"Open it there, or start licensed with --auth-file or --admin-token-file."}
 	errForbidden = &pageError{
-		status: http.StatusForbidden,
-		title:  "Not allowed",
-		text:   "Your account has none of the roles support, auditor and operator.",
+		outside: true,
+		status:  http.StatusForbidden,
+		title:   "Not allowed",
+		text:    "Your account has none of the roles support, auditor and operator.",
 	}
 	errTooMany = &pageError{
-		status: http.StatusTooManyRequests,
-		title:  "Too many tries",
-		text:   "Wrong admin tokens were given; wait some seconds.",
+		outside: true,
+		status:  http.StatusTooManyRequests,
+		title:   "Too many tries",
+		text:    "Wrong admin tokens were given; wait some seconds.",
 	}
-	errClosed = &pageError{status: http.StatusForbidden, title: "The dashboard is closed",
+	errClosed = &pageError{outside: true, status: http.StatusForbidden, title: "The dashboard is closed",
 		text: "Others can reach this port, and there is no admin token. Start licensed with --auth-file, " +
 			"or with --admin on a loopback address."}
 )
@@ -341,7 +344,7 @@ func (d *Dashboard) login(w http.ResponseWriter, r *http.Request) error {
 	if !d.access.guarded() {
 		return errClosed
 	}
-	return d.render(w, http.StatusOK, "login", "", view{Title: "Log in", Body: loginView{Next: next}})
+	return d.render(w, http.StatusOK, "login", "", view{Title: "Log in", Outside: true, Body: loginView{Next: next}})
 }
 
 // enter checks the token of the form, and sets the cookie.
@@ -362,7 +365,9 @@ func (d *Dashboard) enter(w http.ResponseWriter, r *http.Request) error {
 	case comes == tooMany:
 		wrong, status = tooManyTries, http.StatusTooManyRequests
 	}
-	return d.render(w, status, "login", "", view{Title: "Log in", Body: loginView{Next: next, Error: wrong}})
+	return d.render(w, status, "login", "", view{
+		Title: "Log in", Outside: true, Body: loginView{Next: next, Error: wrong},
+	})
 }
 
 // logout ends the session, and removes the cookie.

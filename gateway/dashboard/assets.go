@@ -2,8 +2,10 @@ package dashboard
 
 import (
 	"bytes"
+	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"io/fs"
 	"mime"
 	"net/http"
@@ -14,9 +16,11 @@ import (
 
 // asset is a static file.
 type asset struct {
-	content     []byte
-	contentType string
-	etag        string
+	// content as it is, and in the gzip format.
+	content, zipped []byte
+	contentType     string
+	// sum is that of the content.
+	sum string
 }
 
 // types of the static files; what is not listed is not served: the templates' sources,
@@ -42,7 +46,7 @@ func loadAssets() (map[string]asset, error) {
 		}
 		// A name stays the same when its content changes, so the tag is the content's.
 		sum := sha256.Sum256(content)
-		assets[name] = asset{content, kind, `"` + hex.EncodeToString(sum[:8]) + `"`}
+		assets[name] = asset{content, zipped(content), kind, hex.EncodeToString(sum[:8])}
 		return nil
 	})
 }
@@ -51,9 +55,26 @@ func loadAssets() (map[string]asset, error) {
 func (a asset) serve(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", a.contentType)
-	h.Set("Etag", a.etag)
 	h.Set("Cache-Control", "no-cache")
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(a.content))
+	h.Set("Vary", "Accept-Encoding")
+	content, etag := a.content, a.sum
+	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+		content, etag = a.zipped, a.sum+"-gzip"
+		h.Set("Content-Encoding", "gzip")
+	}
+	h.Set("Etag", `"`+etag+`"`)
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
+}
+
+// zipped returns content in the gzip format.
+func zipped(content []byte) []byte {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	_, err := z.Write(content)
+	if err = errors.Join(err, z.Close()); err != nil {
+		panic(err) // A buffer takes everything.
+	}
+	return b.Bytes()
 }
 
 // attachment returns the header of a download with a name that may have any letters.

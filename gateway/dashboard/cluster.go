@@ -143,6 +143,8 @@ type ownerView struct {
 type clusterView struct {
 	Board boardView
 	Map   mapView
+	// Rules and Codes are the names of series, in an order that never changes, so that each keeps its colour.
+	Rules, Codes []string
 }
 
 // cluster shows the cluster.
@@ -152,9 +154,22 @@ func (d *Dashboard) cluster(w http.ResponseWriter, r *http.Request) error {
 	return d.render(w, http.StatusOK, "cluster", "", view{
 		Title:   "Cluster",
 		Section: "cluster",
-		Body:    clusterView{Board: boardOf(reading, now), Map: mapOf(reading.Status)},
+		Body: clusterView{
+			Board: boardOf(reading, now), Map: mapOf(reading.Status), Rules: rules, Codes: clusterrates.ErrorWords(),
+		},
 	})
 }
+
+// rules are the names of all rules.
+var rules = func() []string {
+	var names []string
+	for i := range len(licensedv1.Rule_name) {
+		if name, ok := licensedv1.Rule_name[int32(i)]; ok && i > 0 {
+			names = append(names, clusterrates.RuleWords(licensedv1.Rule(licensedv1.Rule_value[name])))
+		}
+	}
+	return names
+}()
 
 // boardOf makes the board of a reading. A reading that is too old shows what was known
 // and the level "unknown": an old "all systems normal" must not look like a present one.

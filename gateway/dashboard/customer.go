@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"connectrpc.com/connect"
 	"golang.org/x/sync/errgroup"
@@ -22,8 +23,8 @@ type Selection struct {
 	At uint64
 	// Late counts in the state what had happened by the moment and was reported later.
 	Late bool
-	// Device and Title filter the timeline.
-	Device, Title string
+	// Device and Title filter the timeline, Rule the refusals.
+	Device, Title, Rule string
 	// WhyDevice and WhyTitle name the licence that is explained.
 	WhyDevice, WhyTitle string
 	// Try names the command that is tried at the moment: "acquire", …
@@ -50,7 +51,8 @@ func sequenceOf(s string) (uint64, error) {
 // selectionOf reads the selection from a request.
 func selectionOf(r *http.Request) (s Selection, err error) {
 	s = Selection{
-		Customer: r.FormValue("id"), Device: r.FormValue("device"), Title: r.FormValue("title"),
+		Customer: r.FormValue("id"), Rule: r.FormValue("rule"),
+		Device: strings.TrimSpace(r.FormValue("device")), Title: strings.TrimSpace(r.FormValue("title")),
 		WhyDevice: r.FormValue("whydevice"), WhyTitle: r.FormValue("whytitle"),
 		Try:       r.FormValue("try"),
 		TryDevice: r.FormValue("trydevice"),
@@ -73,7 +75,7 @@ func (s Selection) link() string {
 		q.Set("late", "1")
 	}
 	for name, value := range map[string]string{
-		"device": s.Device, "title": s.Title, "whydevice": s.WhyDevice, "whytitle": s.WhyTitle,
+		"device": s.Device, "title": s.Title, "rule": s.Rule, "whydevice": s.WhyDevice, "whytitle": s.WhyTitle,
 		"try": s.Try, "trydevice": s.TryDevice, "trytitle": s.TryTitle, "tryplan": s.TryPlan,
 	} {
 		if value != "" {
@@ -99,6 +101,12 @@ func (s Selection) LateLink() string {
 func (s Selection) WhyLink(device, title string) string {
 	s.WhyDevice, s.WhyTitle = device, title
 	return s.link() + "#why"
+}
+
+// RuleLink returns the address with the refusals of one rule; "" for all.
+func (s Selection) RuleLink(rule string) string {
+	s.Rule = rule
+	return s.link()
 }
 
 // Filtered says that the timeline leaves something out.
@@ -135,6 +143,8 @@ type momentView struct {
 	Devices, Titles []string
 	Why             *whyView
 	Try             *tryView
+	// Refused explains the refusal that is selected, or now the latest one.
+	Refused *refusedView
 }
 
 // customer shows a customer at a moment. The part that a script asks for is the moment alone.
@@ -166,11 +176,34 @@ func (d *Dashboard) customer(w http.ResponseWriter, r *http.Request) error {
 	if err := g.Wait(); err != nil {
 		return noHistoryYet(s.Customer, err)
 	}
+	if v.Moment.Refused, err = d.refused(r.Context(), &v); err != nil {
+		return err
+	}
 	out := view{Title: s.Customer, Customer: s.Customer, Section: "customers", Body: v}
 	if part == "moment" {
 		return d.render(w, http.StatusOK, "customer", part, view{Body: v.Moment})
 	}
 	return d.render(w, http.StatusOK, "customer", "", out)
+}
+
+// refused explains the refusal at the moment that is shown or, now, the latest refusal that is listed.
+func (d *Dashboard) refused(ctx context.Context, v *customerView) (*refusedView, error) {
+	m, listed := &v.Moment, v.Timeline.Refusals.Items
+	switch {
+	case m.Event != nil && refusedBy(m.Event.HistoryEvent) != nil:
+		return d.explainRefusal(ctx, v.Selection, m.Event.HistoryEvent)
+	case !m.Now || len(listed) == 0 || v.Moment.Why != nil || v.Selection.Try != "":
+		return nil, nil
+	}
+	latest, _, err := d.event(ctx, v.Customer, listed[0].Sequence)
+	if err != nil || latest == nil {
+		return nil, err
+	}
+	out, err := d.explainRefusal(ctx, v.Selection, latest.HistoryEvent)
+	if out != nil {
+		out.Latest = true
+	}
+	return out, err
 }
 
 // noHistoryYet makes a page of its own of the error that a customer has no history; other
@@ -236,6 +269,7 @@ func (d *Dashboard) moment(ctx context.Context, s Selection) (momentView, error)
 	// Marks need the state itself; where it cannot be told there is nothing to mark.
 	if v.Problem == "" {
 		v.State = compare(before, now.State)
+		v.State.explained(s)
 		v.Devices, v.Titles = named(now.State)
 	}
 	return v, nil

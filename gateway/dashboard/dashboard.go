@@ -29,7 +29,7 @@ type Cluster interface {
 	Cluster(ctx context.Context) (*licensedv1.ClusterStatus, error)
 }
 
-// Config of a dashboard. All but Runbook is required.
+// Config of a dashboard. All but Runbook and Shard is required.
 type Config struct {
 	// Cluster that is shown.
 	Cluster Cluster
@@ -41,6 +41,8 @@ type Config struct {
 	Runbook []byte
 	// Access decides who may look.
 	Access *Access
+	// Shard returns the shard of a customer; nil if that is not known.
+	Shard func(customer string) uint32
 	// Now is the clock.
 	Now func() time.Time
 	// NewID makes ids of commands.
@@ -109,11 +111,12 @@ func (d *Dashboard) routes() http.Handler {
 	handle("GET /dashboard/live", d.live)
 	handle("GET /dashboard/runbook", d.runbook)
 	handle("GET /dashboard/customers", d.customers)
-	handle("GET /dashboard/customer", d.customer)
+	handle("GET /dashboard/customer", d.served(d.customer))
+	handle("GET /dashboard/customer/find", d.served(d.find))
 	handle("GET /dashboard/customer/live", d.customerLive)
 	handle("GET /dashboard/customer/events.json", d.download)
-	handle("GET /dashboard/devices", d.devices)
-	handle("GET /dashboard/devices/remove", d.askRemoval)
+	handle("GET /dashboard/devices", d.served(d.devices))
+	handle("GET /dashboard/devices/remove", d.served(d.askRemoval))
 	handle("POST /dashboard/devices/remove", d.removeDevice)
 	handle("POST /dashboard/logout", d.logout)
 	handle("/dashboard/", func(http.ResponseWriter, *http.Request) error { return errNoPage })

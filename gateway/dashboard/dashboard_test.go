@@ -335,8 +335,7 @@ func TestSampler(t *testing.T) {
 	}
 	stop := s.watch()
 	<-first.news
-	second := s.read()
-	if second.Latest == nil || second.Latest.Commands <= 0 {
+	if second := s.read(); second.number != 2 || second.Latest != nil {
 		t.Errorf("%+v", second)
 	}
 	stop()
@@ -345,6 +344,44 @@ func TestSampler(t *testing.T) {
 		t.Error("it goes on")
 	}
 }
+
+// TestSamples: each sample stands for the same time, whether somebody looks or not: a load that does not change makes
+// no peak in a chart when a viewer comes.
+func TestSamples(t *testing.T) {
+	start := time.Date(2026, 3, 1, 20, 0, 0, 0, time.UTC)
+	now := start
+	cluster := clusterFunc(func() *licensedv1.ClusterStatus {
+		// A burst of 50 commands in the first second of each five.
+		seconds := uint64(now.Sub(start) / time.Second)
+		return &licensedv1.ClusterStatus{Nodes: []*licensedv1.NodeStatus{{
+			Name: "n1", Activity: &licensedv1.NodeActivity{Commands: 50 * ((seconds + 4) / 5)},
+		}}}
+	})
+	s := &sampler{cluster: cluster, now: func() time.Time { return now }, news: make(chan struct{})}
+	s.sample(t.Context())
+	for i := range 60 {
+		// Nobody looks for half a minute, then somebody does; their readings come a little early.
+		step := 5 * time.Second
+		if i >= 6 {
+			step = 999 * time.Millisecond
+		}
+		now = now.Add(step)
+		s.sample(t.Context())
+	}
+	if len(s.samples) < 15 {
+		t.Errorf("%d samples", len(s.samples))
+	}
+	for i, x := range s.samples {
+		if x.Commands < 9.9 || x.Commands > 10.1 {
+			t.Errorf("sample %d: %v commands a second, want 10", i, x.Commands)
+		}
+	}
+}
+
+// clusterFunc is a status that a function makes. It implements Cluster.
+type clusterFunc func() *licensedv1.ClusterStatus
+
+func (f clusterFunc) Cluster(context.Context) (*licensedv1.ClusterStatus, error) { return f(), nil }
 
 // TestCompare marks what is new, gone and different.
 func TestCompare(t *testing.T) {

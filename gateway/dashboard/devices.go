@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"connectrpc.com/connect"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/gateway/auth"
@@ -49,6 +50,63 @@ type deviceView struct {
 	Downloads []*licensedv1.LicenseState
 	// Removal is the event of its removal; nil if that lies far back, or cannot be read.
 	Removal *licensedv1.HistoryEvent
+	// Effect is what its removal would cost and free; nil where it frees nothing, is refused, or was not asked.
+	Effect *licensedv1.Removal
+	// Refused says why it cannot be removed now.
+	Refused string
+}
+
+// Full says that no other device may download.
+func (v devicesView) Full() bool { return v.Used >= v.Limit }
+
+// Red is the use from which on the meter is red: the limit. A meter turns red above a bound.
+func (v devicesView) Red() float64 { return float64(v.Limit) - 0.5 }
+
+// askedRemovals is the number of devices of which a page asks what their removals would cost and free.
+const askedRemovals = 24
+
+// askRemovals asks what the removal of each device with downloads would cost and free. One without frees nothing.
+func (d *Dashboard) askRemovals(ctx context.Context, customer string, devices []deviceView) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(8)
+	asked := 0
+	for i := range devices {
+		v := &devices[i]
+		if len(v.Downloads) == 0 || asked == askedRemovals {
+			continue
+		}
+		asked++
+		g.Go(func() error {
+			res, err := d.validateRemoval(ctx, customer, v.DeviceId)
+			if isRefusal(err) {
+				v.Refused, _ = problem(err)
+				return nil
+			}
+			if err == nil {
+				v.Effect = res.Removal
+			}
+			return err
+		})
+	}
+	return g.Wait()
+}
+
+// validateRemoval asks the customer's owner what the removal of a device would result in; it is not executed.
+func (d *Dashboard) validateRemoval(
+	ctx context.Context, customer, device string,
+) (*licensedv1.DeactivateDeviceResponse, error) {
+	res, err := d.config.Licenses.DeactivateDevice(ctx, because("nothing is recorded",
+		&licensedv1.DeactivateDeviceRequest{CustomerId: customer, DeviceId: device, ValidateOnly: true}))
+	if err != nil {
+		return nil, err
+	}
+	return res.Msg, nil
+}
+
+// isRefusal reports whether an error is the refusal of a command by a rule.
+func isRefusal(err error) bool {
+	code := connect.CodeOf(err)
+	return err != nil && (code == connect.CodeFailedPrecondition || code == connect.CodeNotFound)
 }
 
 // devices shows the devices of a customer, as the customer sees them.
@@ -57,6 +115,9 @@ func (d *Dashboard) devices(w http.ResponseWriter, r *http.Request) error {
 	v, err := d.devicesOf(r.Context(), customer)
 	if err != nil {
 		return noHistoryYet(customer, err)
+	}
+	if err := d.askRemovals(r.Context(), customer, v.Devices); err != nil {
+		return err
 	}
 	// The page is of use without them.
 	if node, err := d.config.Admin.GetNode(r.Context(), connect.NewRequest(&licensedv1.GetNodeRequest{})); err == nil {
@@ -153,13 +214,12 @@ func (d *Dashboard) askRemoval(w http.ResponseWriter, r *http.Request) error {
 	}
 	// Validated without being executed: what the owner would answer now, and may no
 	// longer answer when the form is sent.
-	res, err := d.config.Licenses.DeactivateDevice(r.Context(), because("nothing is recorded",
-		&licensedv1.DeactivateDeviceRequest{CustomerId: v.Customer, DeviceId: v.Device, ValidateOnly: true}))
+	res, err := d.validateRemoval(r.Context(), v.Customer, v.Device)
 	switch {
 	case err == nil:
-		v.Ends, v.Removal = res.Msg.ReleasedTitleIds, res.Msg.Removal
+		v.Ends, v.Removal = res.ReleasedTitleIds, res.Removal
 	// A refusal is an answer to the question, and is shown on the page.
-	case connect.CodeOf(err) == connect.CodeFailedPrecondition || connect.CodeOf(err) == connect.CodeNotFound:
+	case isRefusal(err):
 		v.Refused, _ = problem(err)
 	default:
 		return err

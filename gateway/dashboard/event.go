@@ -144,10 +144,7 @@ func reported(m proto.Message, o *licensedv1.Occurrence) (kind, text string) {
 
 // refusedWords returns which rules refused a command, and the figures that they went by.
 func refusedWords(e *licensedv1.CommandRefused) string {
-	rules := e.Broken
-	if len(rules) == 0 {
-		rules = []*licensedv1.BrokenRule{{Rule: e.Rule, Limit: e.Limit, Current: e.Current, StudioId: e.StudioId}}
-	}
+	rules := brokenBy(e)
 	words := make([]string, len(rules))
 	for i, r := range rules {
 		words[i] = clusterrates.RuleWords(r.Rule)

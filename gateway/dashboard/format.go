@@ -1,12 +1,17 @@
 package dashboard
 
 import (
+	"bytes"
+	"cmp"
 	"fmt"
 	"html/template"
 	"math"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -19,7 +24,7 @@ import (
 var functions = template.FuncMap{
 	"number": number[uint64], "number32": number[uint32], "count": count[uint64], "count32": count[uint32],
 	"bytes": size, "rate": rateOf, "millis": millis, "duration": duration, "lasting": lasting,
-	"clock": clock, "stamp": stamp, "day": day, "short": short,
+	"clock": clock, "stamp": stamp, "day": day, "short": short, "prose": prose,
 	"rule":  clusterrates.RuleWords,
 	"tier":  tierName,
 	"add":   func(a uint64, b int) uint64 { return uint64(int64(a) + int64(b)) },
@@ -141,6 +146,50 @@ func short(id string) string {
 		return id[:8]
 	}
 	return id
+}
+
+// written matches a time as it stands in sentences, in UTC: with or without seconds, and as protobuf writes it.
+var written = regexp.MustCompile(`\b(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d)(:\d\d)?(?:\.\d+)?(?:Z| UTC)?`)
+
+// prose returns a sentence with its times as elements, which a script shows in the viewer's zone.
+func prose(text string) template.HTML {
+	var b strings.Builder
+	at := 0
+	for _, m := range written.FindAllStringSubmatchIndex(text, -1) {
+		date, minute, second := text[m[2]:m[3]], text[m[4]:m[5]], ""
+		if m[6] >= 0 {
+			second = text[m[6]:m[7]]
+		}
+		b.WriteString(template.HTMLEscapeString(text[at:m[0]]))
+		fmt.Fprintf(&b, `<time datetime="%sT%s%sZ">%s %s%s UTC</time>`,
+			date, minute, cmp.Or(second, ":00"), date, minute, second)
+		at = m[1]
+	}
+	b.WriteString(template.HTMLEscapeString(text[at:]))
+	return template.HTML(b.String()) //nolint:gosec // All of the text was escaped, and what matches has digits only.
+}
+
+// hidden are the characters without a glyph of their own, which would move others or make two ids look the same.
+func hidden(r rune) bool { return unicode.Is(unicode.Cf, r) || r == '\u2028' || r == '\u2029' }
+
+// visible returns HTML whose text shows those characters by their numbers; what stands in tags, as the values of
+// forms, is kept. Templates escape < and > in both, so that tags are told by these alone.
+func visible(html []byte) []byte {
+	if bytes.IndexFunc(html, hidden) < 0 {
+		return html
+	}
+	out, tag := make([]byte, 0, len(html)+64), false
+	for _, r := range string(html) {
+		switch {
+		case r == '<' || r == '>':
+			tag = r == '<'
+		case hidden(r) && !tag:
+			out = fmt.Appendf(out, `\u%04x`, r)
+			continue
+		}
+		out = utf8.AppendRune(out, r)
+	}
+	return out
 }
 
 // tierName names a tier: "archive".

@@ -21,6 +21,8 @@ type view struct {
 	Section string
 	// CanLogOut says that there is a session.
 	CanLogOut bool
+	// Outside says that the viewer was not admitted: the page leads nowhere.
+	Outside bool
 	// Body is the page's own.
 	Body any
 }
@@ -53,7 +55,7 @@ func (d *Dashboard) render(w http.ResponseWriter, status int, page, part string,
 		part = "layout"
 	}
 	// Without a token there is no session to end.
-	v.CanLogOut = d.access.guarded()
+	v.CanLogOut = d.access.guarded() && !v.Outside
 	// Rendered before the status is written: a template that fails becomes an error page.
 	b, err := d.part(page, part, v)
 	if err != nil {
@@ -72,7 +74,7 @@ func (d *Dashboard) part(page, part string, v any) ([]byte, error) {
 	if err := d.pages[page].ExecuteTemplate(&b, part, v); err != nil {
 		return nil, fmt.Errorf("template %s of page %s: %w", part, page, err)
 	}
-	return b.Bytes(), nil
+	return visible(b.Bytes()), nil
 }
 
 // pageError is an error that people can do something with.
@@ -81,6 +83,8 @@ type pageError struct {
 	title, text string
 	customer    string
 	retry       bool
+	// outside says that the viewer was not admitted.
+	outside bool
 }
 
 // Error implements error.
@@ -116,7 +120,10 @@ func (d *Dashboard) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	e := d.explain(r, err)
 	body := errorView{Status: e.status, Title: e.title, Text: e.text, Customer: e.customer, Retry: e.retry}
-	if err := d.render(w, e.status, "error", "", view{Title: e.title, Section: "customers", Body: body}); err != nil {
+	err = d.render(w, e.status, "error", "", view{
+		Title: e.title, Section: "customers", Outside: e.outside, Body: body,
+	})
+	if err != nil {
 		d.config.Logger.Error("dashboard: error page not rendered", "error", err)
 		http.Error(w, e.Error(), e.status)
 	}

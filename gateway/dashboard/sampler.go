@@ -12,11 +12,15 @@ import (
 // How often the cluster is asked: while somebody looks, and while nobody does.
 const (
 	watchedEvery = time.Second
-	idleEvery    = 10 * time.Second
+	idleEvery    = sampleEvery
 )
 
-// keptSamples is the number of samples kept for the charts: ten minutes of those that somebody looked at.
-const keptSamples = 600
+// sampleEvery is the time that a sample of the charts stands for, whether somebody looks or not: if it changed, the
+// same load would be drawn with other peaks.
+const sampleEvery = 5 * time.Second
+
+// keptSamples is the number of samples kept for the charts: ten minutes.
+const keptSamples = 120
 
 // snapshotTimeout bounds the reading of the cluster's status.
 const snapshotTimeout = 3 * time.Second
@@ -35,6 +39,8 @@ type sampler struct {
 	number   uint64                    // of attempts
 	last     *licensedv1.ClusterStatus // nil before the first
 	lastAt   time.Time
+	base     *licensedv1.ClusterStatus // the reading that the next sample begins at
+	baseAt   time.Time
 	err      error         // of the last attempt
 	news     chan struct{} // closed at the next attempt
 	watchers int
@@ -98,14 +104,19 @@ func (s *sampler) sample(ctx context.Context) {
 	// A failed attempt has a number, too: viewers must see that it failed.
 	s.number++
 	if s.err = err; err == nil {
-		// A wall clock that was set back makes no sample: rates would be nonsense.
-		if s.last != nil && now.After(s.lastAt) {
-			s.samples = append(s.samples, clusterrates.Between(s.last, status, now, now.Sub(s.lastAt)))
+		s.last, s.lastAt = status, now
+		// A timer that fires a little early does not make a sample of two times the length.
+		took := now.Sub(s.baseAt)
+		if s.base != nil && took >= sampleEvery-watchedEvery/2 {
+			s.samples = append(s.samples, clusterrates.Between(s.base, status, now, took))
 			if excess := len(s.samples) - keptSamples; excess > 0 {
 				s.samples = append(s.samples[:0], s.samples[excess:]...)
 			}
 		}
-		s.last, s.lastAt = status, now
+		// A wall clock that was set back makes no sample: rates would be nonsense.
+		if s.base == nil || took < 0 || took >= sampleEvery-watchedEvery/2 {
+			s.base, s.baseAt = status, now
+		}
 	}
 	// Viewers wait on the channel that they got with their last reading.
 	close(s.news)
@@ -120,7 +131,7 @@ func (s *sampler) end() {
 	close(s.news)
 }
 
-// watch makes samples come every second until stop is called, which must be called once.
+// watch makes readings come every second until stop is called, which must be called once.
 func (s *sampler) watch() (stop func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

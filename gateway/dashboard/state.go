@@ -24,8 +24,6 @@ type table struct {
 	Name, One string
 	Columns   []column
 	Rows      []row
-	// Ended is the number of rows of things that ended.
-	Ended int
 	// Empty says what it means that there are none.
 	Empty string
 }
@@ -44,8 +42,40 @@ type row struct {
 	Mark string
 	// Ended says that it is of something that ended.
 	Ended bool
-	// Device and Title name a licence that can be explained.
-	Device, Title string
+	// Device and Title name a licence that can be explained, at WhyLink.
+	Device, Title, WhyLink string
+}
+
+// Past returns what ended and is not marked as a change, to be shown apart; nil if nothing did.
+func (t table) Past() *table { return t.part(true) }
+
+// Present returns the rest.
+func (t table) Present() *table { return t.part(false) }
+
+func (t table) part(past bool) *table {
+	rows := t.Rows
+	t.Rows = nil
+	for _, r := range rows {
+		if past == (r.Ended && r.Mark == "") {
+			t.Rows = append(t.Rows, r)
+		}
+	}
+	if past && len(t.Rows) == 0 {
+		return nil
+	}
+	return &t
+}
+
+// explained adds the addresses of the explanations of licences.
+func (v *stateView) explained(s Selection) {
+	for i := range v.Tables {
+		t := &v.Tables[i]
+		for j := range t.Rows {
+			if r := &t.Rows[j]; r.Device != "" {
+				r.WhyLink = s.WhyLink(r.Device, r.Title)
+			}
+		}
+	}
 }
 
 // cell of a row, with the name of its column for narrow screens.
@@ -163,7 +193,7 @@ func (t *table) newRow(key string, texts ...string) *row {
 // licensesOf returns the licences, active ones first.
 func licensesOf(s *licensedv1.CustomerState) table {
 	t := table{
-		Name: "Licences", One: "Licence", Empty: "No licences.",
+		Name: "Licences", One: "Licence", Empty: "No active licences.",
 		Columns: columnsOf("Device", "Title", "Status", "Expires", "Acquired", ">Renewals", "Studio"),
 	}
 	licenses := slices.Clone(s.Licenses)
@@ -187,9 +217,7 @@ func licensesOf(s *licensedv1.CustomerState) table {
 		r := t.newRow(l.DeviceId+"/"+l.TitleId, l.DeviceId, l.TitleId, status, day(l.ExpiresAt), day(l.AcquiredAt),
 			fmt.Sprint(l.Renewals), l.StudioId)
 		r.Device, r.Title = l.DeviceId, l.TitleId
-		if r.Ended = !l.Active; r.Ended {
-			t.Ended++
-		}
+		r.Ended = !l.Active
 	}
 	return t
 }
@@ -207,9 +235,7 @@ func devicesOf(s *licensedv1.CustomerState) table {
 		}
 		r := t.newRow(d.DeviceId, d.DeviceId, status, fmt.Sprint(d.ActiveLicenses), never(d.LastDownloadAt),
 			never(d.LastUsedAt))
-		if r.Ended = !d.Active; r.Ended {
-			t.Ended++
-		}
+		r.Ended = !d.Active
 	}
 	return t
 }

@@ -23,18 +23,27 @@ type timelineView struct {
 	// Later and Earlier are moments from which more can be seen; 0 if there is no more there.
 	Later, Earlier uint64
 	Strip          stripView
+	Refusals       refusalsView
 }
 
-// itemView is an event, a gap or the border between the tiers.
+// itemView is a command with its events, a gap or the border between the tiers.
 type itemView struct {
-	Event *eventView
-	Gap   *licensedv1.HistoryGap
-	// Chosen marks the moment that is shown.
-	Chosen bool
-	// First marks the last listed event of a command, the others follow.
-	First bool
+	// Event is the one that tells most of the command, and Events are all of those that are listed, the oldest first.
+	Event  *eventView
+	Events []itemEvent
+	Gap    *licensedv1.HistoryGap
+	// First and Last are the events that it stands for.
+	First, Last uint64
+	// Chosen marks the moment that is shown, and Open that it lies between two events of the command.
+	Chosen, Open bool
 	// Border says that from here on, back in time, events are in the archive.
 	Border bool
+}
+
+// itemEvent is an event of a command.
+type itemEvent struct {
+	*eventView
+	Chosen bool
 }
 
 // timeline lists the events around a moment: up to around later ones and around earlier
@@ -72,7 +81,7 @@ func (d *Dashboard) timeline(ctx context.Context, s Selection) (timelineView, er
 		return err
 	})
 	g.Go(func() (err error) {
-		v.Strip, err = d.strip(ctx, s)
+		v.Strip, v.Refusals, err = d.strip(ctx, s)
 		return err
 	})
 	if err := g.Wait(); err != nil {
@@ -113,29 +122,47 @@ func itemsOf(items []*licensedv1.HistoryItem, at, head uint64) []itemView {
 	}
 	out := make([]itemView, 0, len(items))
 	command, tier := "", licensedv1.Tier_TIER_HOT
-	// A command is named once for all of its events, and the border to the archive is
-	// drawn once.
+	// A command is one row for all of its events, and the border to the archive is drawn once.
 	for _, i := range items {
 		if g := i.GetGap(); g != nil {
-			out = append(out, itemView{Gap: g, Chosen: g.FromSequence <= at && at <= g.ToSequence})
+			out = append(out, itemView{
+				Gap: g, First: g.FromSequence, Last: g.ToSequence, Chosen: g.FromSequence <= at && at <= g.ToSequence,
+			})
 			command = ""
 			continue
 		}
 		e := eventOf(i.GetEvent())
-		out = append(out, itemView{
-			Event: &e, Chosen: e.Sequence == at, First: e.CommandId != command,
-			Border: e.Tier == licensedv1.Tier_TIER_ARCHIVE && tier == licensedv1.Tier_TIER_HOT,
-		})
+		border := e.Tier == licensedv1.Tier_TIER_ARCHIVE && tier == licensedv1.Tier_TIER_HOT
+		if border || e.CommandId != command {
+			out = append(out, itemView{Last: e.Sequence, Border: border})
+		}
+		row := &out[len(out)-1]
+		row.First = e.Sequence
+		if row.Event == nil || telling[e.Kind] > telling[row.Event.Kind] {
+			row.Event = &e
+		}
+		row.Events = append(row.Events, itemEvent{&e, e.Sequence == at})
+		row.Chosen = row.Chosen || e.Sequence == at
+		row.Open = row.Chosen && row.Last != at
 		command, tier = e.CommandId, e.Tier
+	}
+	for _, row := range out {
+		slices.Reverse(row.Events)
 	}
 	return out
 }
+
+// telling orders the kinds of events by how much they tell of their command.
+var telling = map[string]int{"bad": 6, "good": 5, "device": 4, "end": 3, "use": 2, "other": 1}
 
 // The strip shows the whole history at once: this many bars, and up to this many events are looked at.
 const (
 	stripBars = 120
 	stripMost = 20_000
 )
+
+// searchMost is the number of the newest events that are searched in a history that is longer than stripMost.
+const searchMost = 5_000
 
 // stripView is the history as bars.
 type stripView struct {
@@ -160,19 +187,28 @@ type barView struct {
 // bar counts the events in a part of the history.
 type bar struct{ events, refused, archived, missing int }
 
-// strip draws a history; what the filter leaves out is left out. Each bar stands for the
-// same number of events, not for the same time.
-func (d *Dashboard) strip(ctx context.Context, s Selection) (stripView, error) {
-	// A history that is longer than stripMost is not drawn: to draw it would read all of
-	// it.
+// strip draws a history and lists its refusals, in one reading; what the filter leaves out is left out. Each bar
+// stands for the same number of events, not for the same time.
+func (d *Dashboard) strip(ctx context.Context, s Selection) (stripView, refusalsView, error) {
+	refusals := refusalsView{Selection: s}
+	// A history that is longer than stripMost is not drawn, and only its newest events are searched for refusals:
+	// otherwise all of it would be read.
 	head, err := d.head(ctx, s.Customer)
 	if err != nil {
-		return stripView{}, err
+		return stripView{}, refusals, err
 	}
 	n := min(stripBars, int(head))
 	v := stripView{Width: n * 6, Complete: head <= stripMost}
 	if !v.Complete {
-		return v, nil
+		refusals.Looked = searchMost
+		_, err = d.list(ctx, &licensedv1.ListEventsRequest{
+			CustomerId: s.Customer, DeviceId: s.Device, TitleId: s.Title, FromSequence: head - searchMost + 1,
+		}, func(i *licensedv1.HistoryItem) error {
+			refusals.add(i.GetEvent())
+			return nil
+		})
+		refusals.done()
+		return v, refusals, err
 	}
 	bars := make([]bar, n)
 	// Events of one bar are neighbours: bar k has those from k·head/n+1 on.
@@ -188,6 +224,7 @@ func (d *Dashboard) strip(ctx context.Context, s Selection) (stripView, error) {
 				return nil
 			}
 			e := i.GetEvent()
+			refusals.add(e)
 			b := at(e.Sequence)
 			b.events++
 			if e.Tier == licensedv1.Tier_TIER_ARCHIVE {
@@ -200,10 +237,11 @@ func (d *Dashboard) strip(ctx context.Context, s Selection) (stripView, error) {
 			return nil
 		})
 	if err != nil {
-		return stripView{}, err
+		return stripView{}, refusals, err
 	}
 	v.Bars = drawn(bars)
-	return v, nil
+	refusals.done()
+	return v, refusals, nil
 }
 
 // drawn returns the bars in the units of the picture: the highest fills it, and what is

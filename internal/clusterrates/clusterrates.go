@@ -47,6 +47,16 @@ var serverErrors = map[string]bool{
 	"aborted": true,
 }
 
+// ErrorWords are the names of the errors that Sample.Errors has, in order.
+func ErrorWords() []string {
+	names := make([]string, 0, len(serverErrors))
+	for code := range serverErrors {
+		names = append(names, strings.ReplaceAll(code, "_", " "))
+	}
+	slices.Sort(names)
+	return names
+}
+
 // Between returns what was done between two readings, the second of which was made at a
 // time and so long after the first, which must be above 0. Percentiles are those of the
 // whole cluster: the buckets of all nodes are added, which averages of percentiles could

@@ -7,6 +7,8 @@ import (
 
 	"github.com/google/uuid"
 
+	"licensed/actors/license"
+	"licensed/cluster"
 	"licensed/docs"
 	"licensed/gateway"
 	"licensed/gateway/dashboard"
@@ -74,6 +76,9 @@ func (n *Node) startDashboard(context.Context) error {
 		History:  licensedv1connect.NewHistoryServiceClient(client, base),
 		Admin:    licensedv1connect.NewAdminServiceClient(client, base),
 		Runbook:  docs.Operations,
+		Shard: func(customer string) uint32 {
+			return cluster.ShardOf(customer+":"+license.Name, n.shards.Shards())
+		},
 		Access:   n.access, Now: n.config.Now, NewID: uuid.NewString, Logger: n.log,
 	})
 	if err != nil {

@@ -19,12 +19,17 @@ func TestExplorer(t *testing.T) {
 
 	// The end: both tiers in one list, and the state now.
 	p.says(".where", "Now, after event 18 of 18")
-	if n := p.eval("document.querySelectorAll('.events a').length"); n != "18" {
+	// A row for each command, with its events folded.
+	if n := p.eval("document.querySelectorAll('.events > .command').length"); n != "10" {
+		t.Errorf("%s commands are listed", n)
+	}
+	const numbers = "new Set([...document.querySelectorAll('.events [data-at]')].map(a => a.dataset.at))"
+	if n := p.eval(numbers + ".size"); n != "18" {
 		t.Errorf("%s events are listed", n)
 	}
 	p.says(".events .border", "in the archive")
-	if n := p.eval("document.querySelectorAll('.events li.archive').length"); n != "11" {
-		t.Errorf("%s events are marked as archived", n)
+	if n := p.eval("document.querySelectorAll('.events > li.archive').length"); n != "3" {
+		t.Errorf("%s commands are marked as archived", n)
 	}
 	p.look("customer-now")
 
@@ -40,7 +45,8 @@ func TestExplorer(t *testing.T) {
 	p.look("customer-released")
 
 	// A click on an event, and one on the one before it.
-	p.click("[data-at='6']")
+	p.click("li[data-last='7'] summary")
+	p.click(".folded [data-at='6']")
 	p.says("#changes-title", "What event 6 changed")
 	p.says(".changes", "Licence iphone/GlowS01E02: new")
 	p.says("tr.new th", "iphone")
@@ -86,7 +92,7 @@ func TestShared(t *testing.T) {
 
 	// Without the filter, at the same moment.
 	p.click(".filter a.quiet")
-	p.wait("document.querySelectorAll('.events a').length === 18")
+	p.wait("document.querySelectorAll('.events > .command').length === 10")
 	p.says(".where", "After event 13")
 }
 
@@ -99,7 +105,8 @@ func TestNews(t *testing.T) {
 	s.play("Bayley", "iphone", "GlowS01E01")
 	p.says(".where", "Now, after event 19 of 19")
 	p.says(".events li", "TitlePlayed")
-	p.click("[data-at='3']")
+	p.click("li[data-last='4'] summary")
+	p.click(".folded [data-at='3']")
 	p.says(".where", "After event 3")
 	s.play("Bayley", "iphone", "GlowS01E01")
 	p.says("#news", "1 new event since")
@@ -117,12 +124,12 @@ func TestLongHistory(t *testing.T) {
 	}
 	p := open(t, s.url("customer?id=Robin"), wall)
 	p.says(".where", "of 404")
-	if n := p.eval("document.querySelectorAll('.events a').length"); n != "100" {
-		t.Errorf("%s events are listed", n)
+	if n := p.eval("document.querySelectorAll('.events > .command').length"); n != "100" {
+		t.Errorf("%s commands are listed", n)
 	}
 	p.press("#slider", kb.Home)
 	p.says("#changes-title", "What event 1 changed")
-	p.wait("document.querySelector('.events .chosen [data-at=\"1\"]')")
+	p.wait("document.querySelector('.events .chosen .here[data-at=\"1\"]')")
 	p.click("#timeline a.button")
 	p.wait("document.querySelector('.events .chosen [data-at=\"101\"]')")
 	p.look("customer-long")
@@ -171,6 +178,15 @@ func TestStrangers(t *testing.T) {
 	p.run(navigate(s.url("customer?id=Nobody")))
 	p.says("h1", "No events recorded for Nobody")
 	p.look("error")
+	// The beginning of an id, with blanks around it, is searched; an id that is one opens it.
+	p.run(navigate(s.url("customers?id=%20Bay%20")))
+	p.says("h2", "Ids that begin with Bay")
+	p.says(".ids", "Bayley")
+	p.look("customers-prefix")
+	p.run(navigate(s.url("customers?id=Bayley%20")))
+	p.says(".where", "Now, after event 4 of 4")
+	p.run(navigate(s.url("customers?id=Nobo")))
+	p.says("h2", "No customer Nobo, and no id that begins with it")
 	for page, title := range map[string]string{
 		"customer?id=Bayley&at=999": "Outside the recorded history", "customer?id=Bayley&at=x": "No such moment",
 		"nowhere": "No such page", "customer?id=a%2Fb": "Invalid request",

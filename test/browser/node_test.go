@@ -126,3 +126,18 @@ func (s *service) life(customer string) {
 	s.acquire(customer, "laptop", "GlowS01E01")
 	s.play(customer, "ipad", "GlowS01E01")
 }
+
+// get returns the body of a page.
+func get(t *testing.T, url string) string {
+	t.Helper()
+	res, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}

@@ -1,13 +1,16 @@
 // Charts of the last minutes.
+import { local } from "./time.js";
 import uPlot from "./vendor/uPlot.js";
 
 const minutes = 10;
-const palette = ["--series-1", "--series-2", "--series-3", "--series-4", "--series-5", "--series-6"];
+const colours = 8;
+// Series beyond the colours have these again, dashed.
+const colour = (i) => `--series-${(i % colours) + 1}`;
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 const digits = (v) => (v === 0 ? "0" : v >= 100 ? Math.round(v).toLocaleString("en") : v >= 10 ? v.toFixed(1) : v >= 0.01 ? v.toFixed(2) : v.toPrecision(1));
 const tens = (_, splits) => splits.map((v) => (Number.isInteger(Math.round(Math.log10(v) * 1e6) / 1e6) ? v : null));
-const clock = (seconds) => new Date(seconds * 1000).toISOString().slice(11, 19);
+const clock = (seconds) => local(new Date(seconds * 1000)).slice(11);
 
 /** One chart. series are {label, value(sample)}; names, if given, makes series by name as they come. */
 export class Chart {
@@ -17,6 +20,12 @@ export class Chart {
     this.unit = unit;
     this.log = log;
     this.names = names;
+    // All names in an order that never changes: a name keeps its colour whatever else is shown.
+    this.order = (figure.dataset.names ?? "").split(",").filter((name) => name !== "");
+    this.empty = document.createElement("p");
+    this.empty.className = "empty";
+    this.empty.textContent = `None in the last ${minutes} minutes.`;
+    this.holder.before(this.empty);
     this.series = series ?? [];
     this.samples = [];
     this.legend = document.createElement("ul");
@@ -32,7 +41,17 @@ export class Chart {
     this.samples = samples;
     if (this.names && this.#meet()) this.#build();
     else this.plot.setData(this.#data());
+    const none = !this.samples.some((s) => this.series.some((line) => line.value(s)));
+    this.empty.hidden = !none;
+    this.holder.hidden = none;
+    if (!none) this.#resize();
     this.#tell();
+  }
+
+  // The place of a series among the colours.
+  #place(i) {
+    const place = this.order.indexOf(this.series[i]?.label);
+    return place < 0 ? i : place;
   }
 
   // A name that was never met before gets a line of its own.
@@ -70,7 +89,7 @@ export class Chart {
         ],
         series: [
           {},
-          ...lines.map((line, i) => ({ label: line.label, stroke: css(palette[i % palette.length]), width: 2, spanGaps: false, points: { show: false }, dash: i >= palette.length ? [6, 4] : undefined })),
+          ...lines.map((line, i) => ({ label: line.label, stroke: css(colour(this.#place(i))), width: 2, spanGaps: false, points: { show: false }, dash: this.#place(i) >= colours ? [6, 4] : undefined })),
         ],
         hooks: { setCursor: [(u) => this.#tell(u.cursor.idx)] },
       },
@@ -96,17 +115,13 @@ export class Chart {
       const value = sample ? line.value(sample) : null;
       const item = document.createElement("li");
       const swatch = document.createElement("span");
-      swatch.className = `swatch series-${(i % palette.length) + 1}`;
+      const place = this.#place(i);
+      swatch.className = `swatch series-${(place % colours) + 1}${place >= colours ? " dashed" : ""}`;
       const figure = document.createElement("b");
       figure.textContent = value === null || value === undefined ? "–" : `${digits(value)} ${this.unit}`;
       item.append(swatch, `${line.label} `, figure);
       return item;
     });
-    if (items.length === 0) {
-      const item = document.createElement("li");
-      item.textContent = "None in the last minutes.";
-      items.push(item);
-    }
     this.legend.replaceChildren(...items);
   }
 }

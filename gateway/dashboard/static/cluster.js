@@ -22,7 +22,7 @@ say("Connecting…");
 let live;
 const connect = () => {
   live = new EventSource("/dashboard/live");
-  live.addEventListener("open", () => say("Live, a point each second."));
+  live.addEventListener("open", () => say("Live; charts have a point every five seconds."));
   live.addEventListener("error", () => say(live.readyState === EventSource.CLOSED ? "Not connected. Load the page again." : "The connection broke; trying again…"));
   live.addEventListener("samples", (e) => {
     samples = keep(samples, JSON.parse(e.data) ?? []);

@@ -7,6 +7,7 @@ const slider = document.getElementById("slider");
 const momentBox = document.getElementById("moment");
 const timelineBox = document.getElementById("timeline");
 const steps = document.getElementById("steps");
+const refusals = document.getElementById("refusals");
 const news = document.getElementById("news");
 const customer = explorer.dataset.customer;
 
@@ -39,11 +40,15 @@ async function show(url, { push = false, whole = false } = {}) {
     for (const box of [momentBox, steps, document.querySelector(".strip")]) {
       patch(box, (box.id ? page.getElementById(box.id) : page.querySelector(".strip")).innerHTML);
     }
-    if (!listed || whole) patch(timelineBox, page.getElementById("timeline").innerHTML);
+    if (!listed || whole) {
+      patch(timelineBox, page.getElementById("timeline").innerHTML);
+      patch(refusals, page.getElementById("refusals").innerHTML);
+    }
     choose(Number(slider.value));
     history[push ? "pushState" : "replaceState"](null, "", url);
     news.textContent = "";
     fit();
+    copyable();
   } catch (error) {
     if (error.name === "AbortError") return;
     news.textContent = "The moment could not be loaded; the node does not answer. Try again.";
@@ -55,19 +60,28 @@ async function show(url, { push = false, whole = false } = {}) {
 /** Marks an event of the timeline and brings it into view, inside of the list only. */
 function choose(sequence) {
   let chosen = null;
-  for (const item of timelineBox.querySelectorAll("li[data-key]")) {
-    const is = item.dataset.key === String(sequence);
+  for (const item of timelineBox.querySelectorAll("li[data-first]")) {
+    const is = Number(item.dataset.first) <= sequence && sequence <= Number(item.dataset.last);
     item.classList.toggle("chosen", is);
     const link = item.querySelector("a");
     if (is) link?.setAttribute("aria-current", "true");
     else link?.removeAttribute("aria-current");
+    for (const event of item.querySelectorAll(".folded a")) event.classList.toggle("here", event.dataset.at === String(sequence));
+    const details = item.querySelector("details");
+    if (is && details && Number(item.dataset.last) !== sequence) details.open = true;
     if (is) chosen = item;
   }
-  const list = chosen?.parentElement;
-  if (!list) return;
-  const offset = chosen.offsetTop - list.offsetTop;
-  if (offset < list.scrollTop || offset + chosen.offsetHeight > list.scrollTop + list.clientHeight) {
-    list.scrollTop = offset - list.clientHeight / 2;
+  for (const item of refusals.querySelectorAll("li[data-key]")) item.classList.toggle("chosen", item.dataset.key === `r${sequence}`);
+  reveal(chosen?.querySelector(".here") ?? chosen?.querySelector("a") ?? chosen, chosen?.parentElement);
+  const refused = refusals.querySelector("li.chosen");
+  reveal(refused, refused?.parentElement);
+}
+
+function reveal(item, list) {
+  if (!item || !list) return;
+  const offset = item.getBoundingClientRect().top - list.getBoundingClientRect().top + list.scrollTop;
+  if (offset < list.scrollTop || offset + item.offsetHeight > list.scrollTop + list.clientHeight) {
+    list.scrollTop = offset - Math.max(0, list.clientHeight - item.offsetHeight) / 2;
   }
 }
 
@@ -90,12 +104,15 @@ slider.addEventListener("input", () => {
 
 // Links to other moments, and forms, stay on the page.
 explorer.addEventListener("click", (e) => {
-  const link = e.target.closest("a[data-at], a[data-step], .timeline a.button, .whys a");
+  const link = e.target.closest("a[data-at], a[data-step], a[data-filter], a[data-try], .timeline a.button, a.why-link");
   if (!link?.href || e.ctrlKey || e.metaKey || e.shiftKey || e.button !== 0) return;
   e.preventDefault();
   const url = new URL(link.href);
-  show(url, { push: true, whole: link.matches(".timeline a.button") }).then(() => {
-    if (url.hash) document.querySelector(url.hash)?.scrollIntoView({ block: "nearest" });
+  show(url, { push: true, whole: link.matches(".timeline a.button, a[data-filter]") }).then(() => {
+    if (url.hash) document.querySelector(url.hash)?.scrollIntoView({ block: "start" });
+    else if (link.matches("a[data-refused], a[data-at]")) momentBox.scrollTop = 0;
+    // On a narrow screen what is shown lies below the lists.
+    if (link.matches("a[data-refused]") && matchMedia("(max-width: 900px)").matches) momentBox.scrollIntoView();
   });
 });
 explorer.addEventListener("submit", (e) => {
@@ -114,6 +131,34 @@ explorer.addEventListener("submit", (e) => {
   show(url, { push: true, whole: form.matches(".filter") });
 });
 addEventListener("popstate", () => show(address(), { whole: true }));
+
+// The time of the form is that of the viewer; the service is asked in UTC.
+document.querySelector(".find-moment").addEventListener("submit", (e) => {
+  const field = e.target.elements.time;
+  if (field.value === "") return;
+  e.preventDefault();
+  const url = new URL(e.target.action);
+  const data = new FormData(e.target);
+  data.set("time", new Date(field.value).toISOString());
+  url.search = new URLSearchParams([...data].filter(([, value]) => value !== "")).toString();
+  location.assign(url);
+});
+
+// What a person reads out can be pasted into a ticket. Buttons are shown where that works.
+const copyable = () => {
+  for (const button of document.querySelectorAll("[data-copy]")) button.hidden = !navigator.clipboard;
+};
+copyable();
+momentBox.addEventListener("click", async (e) => {
+  const button = e.target.closest("[data-copy]");
+  if (!button) return;
+  try {
+    await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent.trim());
+    document.getElementById("copied").textContent = "Copied.";
+  } catch {
+    document.getElementById("copied").textContent = "The browser does not allow copying; select the sentence.";
+  }
+});
 
 // Of the fields of What if, only those of the command are shown.
 function fit() {

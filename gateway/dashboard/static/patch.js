@@ -1,11 +1,14 @@
 // patch lays HTML that the server made anew over what is shown, and touches only what differs: focus,
 // scroll positions, open details and selections stay.
 
+import { localize } from "./time.js";
+
 /** Makes the content of element that of html. */
 export function patch(element, html) {
   const made = document.createElement(element.tagName);
   const parsed = new DOMParser().parseFromString(html, "text/html");
   made.append(...parsed.body.childNodes);
+  localize(made);
   children(element, made);
 }
 

@@ -19,6 +19,10 @@
     if (button) button.textContent = dark() ? "Light" : "Dark";
     dispatchEvent(new Event("themechange"));
   };
+  // A page that takes a while shows at once that it is being loaded.
+  addEventListener("beforeunload", () => (root.dataset.loading = "true"));
+  addEventListener("pageshow", () => delete root.dataset.loading);
+
   system.addEventListener("change", tell);
   document.addEventListener("DOMContentLoaded", () => {
     const button = document.getElementById("theme");
