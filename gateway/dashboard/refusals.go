@@ -137,7 +137,13 @@ var reasons = map[licensedv1.Rule]string{
 	licensedv1.Rule_RULE_REMEMBERED_LIMIT:   "the account has too many recent downloads",
 	licensedv1.Rule_RULE_DEVICE_NOT_SELECTED: "more devices are in use than the plan allows, and the device is not " +
 		"one of those that stay",
-	licensedv1.Rule_RULE_SELECTION_MADE: "the devices that stay were chosen already",
+	licensedv1.Rule_RULE_SELECTION_MADE:  "the devices that stay were chosen already",
+	licensedv1.Rule_RULE_PLAYED:          "the download was played, and is not renewed after that",
+	licensedv1.Rule_RULE_DEVICE_TITLES:   "there are %[1]d downloads on this device, and the plan allows %[2]d",
+	licensedv1.Rule_RULE_MONTHLY_LIMIT:   "there were %[1]d downloads in 30 days, and the plan allows %[2]d",
+	licensedv1.Rule_RULE_NO_ALLOWANCES:   "the plan lends no downloads",
+	licensedv1.Rule_RULE_ALLOWANCE_LIMIT: "%[1]d allowances are lent, and the plan allows %[2]d",
+	licensedv1.Rule_RULE_ALLOWANCE_ENDED: "the title is not in the allowance any more",
 }
 
 // reasonOf returns why a rule refused, as part of a sentence.
