@@ -79,7 +79,7 @@ func (n *Node) startDashboard(context.Context) error {
 		Shard: func(customer string) uint32 {
 			return cluster.ShardOf(customer+":"+license.Name, n.shards.Shards())
 		},
-		Access:   n.access, Now: n.config.Now, NewID: uuid.NewString, Logger: n.log,
+		Access: n.access, Now: n.config.Now, NewID: uuid.NewString, Logger: n.log,
 	})
 	if err != nil {
 		return fmt.Errorf("dashboard: %w", err)
