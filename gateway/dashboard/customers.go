@@ -76,7 +76,7 @@ func (d *Dashboard) beginning(ctx context.Context, prefix, after string) (v cust
 	for {
 		res, err := d.config.Admin.ListCustomers(ctx, connect.NewRequest(request))
 		if err != nil && ctx.Err() != nil && v.Looked > 0 {
-			return v, nil // The time is over: what was found is shown, and the search can go on.
+			return v, nil // The time has ended: what was found is shown, and the search can go on.
 		}
 		if err != nil {
 			return v, err
