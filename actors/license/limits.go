@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"licensed/actors/license/policy"
+	"licensed/internal/planted"
 	"licensed/messages/licensedv1"
 )
 
@@ -73,7 +74,10 @@ func (v view) eachLent(back int64, fn func(a *allowance, u unit, end int64)) {
 	for i := range v.state.allowances {
 		a := &v.state.allowances[i]
 		end := a.until + back
-		if v.now >= end {
+		if planted.Bug(planted.ReturnAtExpiry) {
+			end = a.until
+		}
+		if v.now >= end || planted.Bug(planted.ForgetReservation) {
 			continue
 		}
 		for _, u := range a.units {

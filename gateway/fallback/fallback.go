@@ -85,9 +85,14 @@ type Fallback struct {
 
 // New returns a Fallback. Run hands in what the journal has.
 func New(c Config) *Fallback {
+<<<<<<< HEAD
 	f := &Fallback{config: c, former: newFormerAnswers(c.FormerBytes)}
 	f.running, f.stop = context.WithCancel(context.Background())
 	f.metrics = newMetrics(c.Registry, c.Now, f.Usage, f.former)
+=======
+	f := &Fallback{config: c}
+	f.metrics = newMetrics(c.Registry, c.Now, f.Usage, c.Journal.Allowances)
+>>>>>>> cc35b33 (gateway/fallback: a ledger of allowances, which are redeemed and returned in the transactions of the journal)
 	return f
 }
 
@@ -194,13 +199,18 @@ func (f *Fallback) accept(
 		}
 		d.GrantedUntilMs = grant(now, l.ExpiresAt, terms).UnixMilli()
 	}
+	return f.add(ctx, d, terms.Renewals)
+}
+
+// add adds a command to the journal: Journal.Add. Errors: also ctx's.
+func (f *Fallback) add(ctx context.Context, d *gatewayv1.DeferredCommand, renewals int) (Command, error) {
 	type result struct {
 		Command
 		err error
 	}
 	done := make(chan result, 1)
 	go func() { // The disk may hang.
-		added, err := f.config.Journal.Add(d, terms.Renewals)
+		added, err := f.config.Journal.Add(d, renewals)
 		done <- result{added, err}
 	}()
 	select {

@@ -80,11 +80,13 @@ func (c Command) GrantedUntil() time.Time { return time.UnixMilli(c.GrantedUntil
 type Journal struct {
 	db  *bbolt.DB
 	max int64
+	id  string // of the gateway
 
 	mu      sync.Mutex
 	waiting map[string]int // commands by customer
 	length  int
 	bytes   int64
+	open    int       // allowances that are not closed
 	since   time.Time // when the journal was last empty; the time of the oldest command, at least
 }
 
@@ -152,7 +154,15 @@ func (j *Journal) load() (setAside int, err error) {
 			}
 		}
 		setAside = len(bad)
-		return nil
+		if j.id, err = loadIdentity(tx, fileOf(j.db.Path())); err != nil {
+			return err
+		}
+		return tx.Bucket(allowances).ForEach(func(_, v []byte) error {
+			if a := readAllowance(v); a != nil && !a.Closed {
+				j.open++
+			}
+			return nil
+		})
 	})
 	return setAside, err
 }
@@ -162,9 +172,9 @@ func (j *Journal) Close() error { return j.db.Close() }
 
 // Add adds a command durably. If the customer has one of the same id already, or one with the same facts, that one is
 // returned, and nothing is added. renewals is the number of renewals of one licence that may be in the journal. Errors:
-// ErrFull, ErrRenewedBefore, ErrManyFacts, ErrOtherContent, ErrDisk.
+// ErrFull, ErrRenewedBefore, ErrManyFacts, ErrOtherContent, ErrNotLent, ErrDisk.
 func (j *Journal) Add(c *gatewayv1.DeferredCommand, renewals int) (Command, error) {
-	v := encode(c)
+	v := sealed(c)
 	n := int64(len(c.CustomerId) + 9 + len(v) + overhead)
 	of := 1.0
 	if c.GetCommand().GetSyncDevice() != nil {
@@ -201,6 +211,11 @@ func (j *Journal) Add(c *gatewayv1.DeferredCommand, renewals int) (Command, erro
 		if c.GetCommand().GetRenewLicense() != nil && renewed >= renewals && !planted.Bug(planted.RenewWithoutEnd) {
 			return ErrRenewedBefore
 		}
+		if c.GetCommand().GetAcquireLicense() != nil {
+			if err := use(tx, c); err != nil {
+				return err
+			}
+		}
 		number, err := b.NextSequence()
 		if err != nil {
 			return err
@@ -213,7 +228,8 @@ func (j *Journal) Add(c *gatewayv1.DeferredCommand, renewals int) (Command, erro
 	})
 	j.release(n)
 	switch {
-	case errors.Is(err, ErrOtherContent), errors.Is(err, ErrRenewedBefore), errors.Is(err, ErrManyFacts):
+	case errors.Is(err, ErrOtherContent), errors.Is(err, ErrRenewedBefore), errors.Is(err, ErrManyFacts),
+		errors.Is(err, ErrNotLent):
 		return Command{}, err
 	case err != nil:
 		return Command{}, fmt.Errorf("%w: %w", ErrDisk, err)
@@ -372,9 +388,9 @@ func commandsOf(b *bbolt.Bucket, customer string) (all []Command) {
 	return all
 }
 
-// encode returns the value of a command: a checksum, and the message.
-func encode(c *gatewayv1.DeferredCommand) []byte {
-	v, err := proto.MarshalOptions{}.MarshalAppend(make([]byte, 8, 256), c)
+// sealed returns a checksum, and the message.
+func sealed(m proto.Message) []byte {
+	v, err := proto.MarshalOptions{}.MarshalAppend(make([]byte, 8, 256), m)
 	if err != nil {
 		panic(err) // Ids were checked to be UTF-8.
 	}
@@ -384,14 +400,21 @@ func encode(c *gatewayv1.DeferredCommand) []byte {
 
 var errDamaged = errors.New("damaged")
 
-// decode is the reverse of key and encode.
+// open is the reverse of sealed.
+func open(v []byte, m proto.Message) error {
+	if len(v) < 8 || binary.BigEndian.Uint64(v) != xxhash.Sum64(v[8:]) {
+		return errDamaged
+	}
+	return proto.Unmarshal(v[8:], m)
+}
+
+// decode returns the command of an entry.
 func decode(k, v []byte) (Command, error) {
-	if len(k) < 10 || k[len(k)-9] != 0 || len(v) < 8 || binary.BigEndian.Uint64(v) != xxhash.Sum64(v[8:]) {
+	if len(k) < 10 || k[len(k)-9] != 0 {
 		return Command{}, errDamaged
 	}
 	c := &gatewayv1.DeferredCommand{}
-	if err := proto.Unmarshal(v[8:], c); err != nil || c.CustomerId != string(k[:len(k)-9]) ||
-		kindOf(c.GetCommand()) == nil {
+	if err := open(v, c); err != nil || c.CustomerId != string(k[:len(k)-9]) || kindOf(c.GetCommand()) == nil {
 		return Command{}, errDamaged
 	}
 	return Command{c, binary.BigEndian.Uint64(k[len(k)-8:])}, nil

@@ -395,7 +395,7 @@ func TestJournalInUse(t *testing.T) {
 
 // FuzzDecode: no bytes of a damaged file do harm.
 func FuzzDecode(f *testing.F) {
-	f.Add(key("Bayley", 3), encode(renewal("Bayley", "c1")))
+	f.Add(key("Bayley", 3), sealed(renewal("Bayley", "c1")))
 	f.Add(key("", 0), []byte{})
 	f.Fuzz(func(t *testing.T, k, v []byte) {
 		c, err := decode(k, v)

@@ -16,6 +16,9 @@ var kinds = []*kind{
 	{"renew", func(c *licensedv1.Command) bool { return c.GetRenewLicense() != nil }, false},
 	// A licence that is named by its acquisition is released once.
 	{"release", func(c *licensedv1.Command) bool { return c.GetReleaseLicense() != nil }, true},
+	// A unit of an allowance is settled once, and an allowance returned once.
+	{"acquire", func(c *licensedv1.Command) bool { return c.GetAcquireLicense().GetAllowance() != 0 }, true},
+	{"return", func(c *licensedv1.Command) bool { return c.GetReturnAllowance() != nil }, true},
 	// A device numbers its facts.
 	{"sync", func(c *licensedv1.Command) bool { return c.GetSyncDevice() != nil }, true},
 }

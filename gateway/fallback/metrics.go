@@ -16,7 +16,7 @@ var (
 		name string
 	}{
 		{ErrNotActive, "not_active"}, {ErrNoTerms, "not_allowed"}, {ErrRenewedBefore, "renewed_before"},
-		{ErrOtherContent, "other_content"}, {ErrManyFacts, "many_facts"}, {ErrFull, "full"},
+		{ErrOtherContent, "other_content"}, {ErrNotLent, "not_lent"}, {ErrManyFacts, "many_facts"}, {ErrFull, "full"},
 		{context.DeadlineExceeded, "late"}, {context.Canceled, "late"}, {nil, "disk"},
 	}
 )
@@ -39,7 +39,11 @@ type metrics struct {
 
 // newMetrics registers the metrics. usage is Fallback.Usage.
 func newMetrics(
+<<<<<<< HEAD
 	r prometheus.Registerer, now func() time.Time, usage func() (Usage, int), kept *formerAnswers,
+=======
+	r prometheus.Registerer, now func() time.Time, usage func() (Usage, int), allowances func() int,
+>>>>>>> cc35b33 (gateway/fallback: a ledger of allowances, which are redeemed and returned in the transactions of the journal)
 ) *metrics {
 	m := &metrics{
 		accepted: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -108,6 +112,10 @@ func newMetrics(
 			}
 			return max(0, now().Sub(u.Since).Seconds())
 		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "licensed_gateway_allowances",
+			Help: "Allowances that this gateway may redeem.",
+		}, func() float64 { return float64(allowances()) }),
 		gauge(prometheus.GaugeOpts{
 			Name: "licensed_gateway_owners_unavailable",
 			Help: "Nodes to which requests fail, so that commands are deferred or refused at once.",

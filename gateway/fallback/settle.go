@@ -14,6 +14,7 @@ import (
 	"licensed/actors"
 	"licensed/actors/license"
 	"licensed/internal/planted"
+	"licensed/messages/licensedv1"
 )
 
 // Settlement is how a deferred command ended.
@@ -72,7 +73,12 @@ func (f *Fallback) Run(ctx context.Context) {
 	defer f.stop()
 	tick := time.NewTicker(settleEvery)
 	defer tick.Stop()
+	var closed time.Time
 	for {
+		if now := time.Now(); now.Sub(closed) >= closeEvery {
+			f.closeEnded()
+			closed = now
+		}
 		f.settleAll(ctx)
 		select {
 		case <-tick.C:
@@ -161,7 +167,11 @@ func (f *Fallback) handIn(ctx context.Context, c Command) (Settlement, error) {
 	} else {
 		reply, err = actors.Restamp(&command, execute)
 	}
+	// The device has its licence, however else the id was used: the unit is settled all the same.
+	redeemed := c.GetCommand().GetAcquireLicense() != nil
 	switch {
+	case redeemed && (errors.Is(err, actors.ErrIDReused) || err == nil && refusedElsewhere(c, reply)):
+		return f.anew(ctx, c)
 	case errors.Is(err, actors.ErrIDReused):
 		return Replaced, nil
 	case errors.Is(err, actors.ErrTooOld) && kindOf(c.GetCommand()).lasting:
@@ -174,6 +184,13 @@ func (f *Fallback) handIn(ctx context.Context, c Command) (Settlement, error) {
 		return 0, err
 	}
 	return settlementOf(c, reply), nil
+}
+
+// refusedElsewhere reports whether a command within an allowance was refused as an ordinary acquisition, through another
+// gateway.
+func refusedElsewhere(c Command, reply actors.Reply) bool {
+	o, err := license.DecodeOutcome(c.CustomerId, c.GetCommand(), reply.Time, reply.Outcome)
+	return err == nil && o.Refusal != nil && o.Refusal.Rule != licensedv1.Rule_RULE_ALLOWANCE_ENDED
 }
 
 // anew hands in a command of which the owner has forgotten the id, as another command: the state of the customer tells

@@ -25,6 +25,7 @@ const (
 	byCustomers      = "actors/license.TestRandomCustomers"
 	byForgetSeeds    = "test/sim.TestForgetSeeds"
 	byFallback       = "gateway/fallback.TestSeeds"
+	byAllowances     = "gateway/fallback.TestAllowanceSeeds"
 	// the rules, against an independent reading of the history
 	byRandomCustomers = "actors/license.TestRandomCustomers"
 	// none of its bugs endangers the promise: nobody serves customers, or a node that nobody reaches
@@ -144,6 +145,10 @@ const (
 	SettleLastFirst
 	ExecuteBeforeDeferred
 	RenewWithoutEnd
+	ForgetReservation
+	ReturnAtExpiry
+	RedeemElsewhere
+	RedeemBeyondUnits
 	DateFactsWhenHandedIn
 	AnswerStaleAsCurrent
 	AcknowledgeUnsynced
@@ -396,6 +401,18 @@ var Bugs = [count]Info{
 	},
 	DateFactsWhenHandedIn: {
 		Rule: "fallback", Name: "date deferred facts by when they are handed in", Check: "gateway.TestDeferredFacts",
+	},
+	ForgetReservation: {
+		Rule: "allowances", Name: "forget what is lent when counting", Check: byAllowances,
+	},
+	ReturnAtExpiry: {
+		Rule: "allowances", Name: "free the year's count of a unit when its allowance ends", Check: byAllowances,
+	},
+	RedeemElsewhere: {
+		Rule: "allowances", Name: "redeem an allowance of another gateway", Check: byAllowances,
+	},
+	RedeemBeyondUnits: {
+		Rule: "allowances", Name: "redeem a title that is not in the allowance", Check: byAllowances,
 	},
 	AcknowledgeUnsynced:       {Rule: "stores", Name: "embedded store: tell writers before the sync", Check: ByChaos},
 	CassandraUnknownIsSuccess: {Rule: "stores", Name: "Cassandra: take an unknown outcome for success", Check: ByChaos},

@@ -24,6 +24,102 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// LentAllowance is an allowance that this gateway may redeem.
+type LentAllowance struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	CustomerId string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
+	DeviceId   string                 `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	Number     uint64                 `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
+	// The end by the owner's clock.
+	UntilMs int64                 `protobuf:"varint,4,opt,name=until_ms,json=untilMs,proto3" json:"until_ms,omitempty"`
+	Units   []*LentAllowance_Unit `protobuf:"bytes,5,rep,name=units,proto3" json:"units,omitempty"`
+	// Nothing of it is redeemed any more; its return is in the journal, or was handed in.
+	Closed bool `protobuf:"varint,6,opt,name=closed,proto3" json:"closed,omitempty"`
+	// Who had it lent.
+	Caller        *Caller `protobuf:"bytes,7,opt,name=caller,proto3" json:"caller,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LentAllowance) Reset() {
+	*x = LentAllowance{}
+	mi := &file_licensed_gateway_v1_fallback_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LentAllowance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LentAllowance) ProtoMessage() {}
+
+func (x *LentAllowance) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_gateway_v1_fallback_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LentAllowance.ProtoReflect.Descriptor instead.
+func (*LentAllowance) Descriptor() ([]byte, []int) {
+	return file_licensed_gateway_v1_fallback_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *LentAllowance) GetCustomerId() string {
+	if x != nil {
+		return x.CustomerId
+	}
+	return ""
+}
+
+func (x *LentAllowance) GetDeviceId() string {
+	if x != nil {
+		return x.DeviceId
+	}
+	return ""
+}
+
+func (x *LentAllowance) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *LentAllowance) GetUntilMs() int64 {
+	if x != nil {
+		return x.UntilMs
+	}
+	return 0
+}
+
+func (x *LentAllowance) GetUnits() []*LentAllowance_Unit {
+	if x != nil {
+		return x.Units
+	}
+	return nil
+}
+
+func (x *LentAllowance) GetClosed() bool {
+	if x != nil {
+		return x.Closed
+	}
+	return false
+}
+
+func (x *LentAllowance) GetCaller() *Caller {
+	if x != nil {
+		return x.Caller
+	}
+	return nil
+}
+
 // DeferredCommand is a command that a gateway accepted while its owner could not be reached, and hands in later.
 type DeferredCommand struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
@@ -51,7 +147,7 @@ type DeferredCommand struct {
 
 func (x *DeferredCommand) Reset() {
 	*x = DeferredCommand{}
-	mi := &file_licensed_gateway_v1_fallback_proto_msgTypes[0]
+	mi := &file_licensed_gateway_v1_fallback_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -63,7 +159,7 @@ func (x *DeferredCommand) String() string {
 func (*DeferredCommand) ProtoMessage() {}
 
 func (x *DeferredCommand) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_gateway_v1_fallback_proto_msgTypes[0]
+	mi := &file_licensed_gateway_v1_fallback_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -76,7 +172,7 @@ func (x *DeferredCommand) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeferredCommand.ProtoReflect.Descriptor instead.
 func (*DeferredCommand) Descriptor() ([]byte, []int) {
-	return file_licensed_gateway_v1_fallback_proto_rawDescGZIP(), []int{0}
+	return file_licensed_gateway_v1_fallback_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *DeferredCommand) GetCustomerId() string {
@@ -170,7 +266,7 @@ type Caller struct {
 
 func (x *Caller) Reset() {
 	*x = Caller{}
-	mi := &file_licensed_gateway_v1_fallback_proto_msgTypes[1]
+	mi := &file_licensed_gateway_v1_fallback_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -182,7 +278,7 @@ func (x *Caller) String() string {
 func (*Caller) ProtoMessage() {}
 
 func (x *Caller) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_gateway_v1_fallback_proto_msgTypes[1]
+	mi := &file_licensed_gateway_v1_fallback_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -195,7 +291,7 @@ func (x *Caller) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Caller.ProtoReflect.Descriptor instead.
 func (*Caller) Descriptor() ([]byte, []int) {
-	return file_licensed_gateway_v1_fallback_proto_rawDescGZIP(), []int{1}
+	return file_licensed_gateway_v1_fallback_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Caller) GetPrincipal() string {
@@ -233,11 +329,78 @@ func (x *Caller) GetMethod() string {
 	return ""
 }
 
+// Unit is one download of a title.
+type LentAllowance_Unit struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	TitleId string                 `protobuf:"bytes,1,opt,name=title_id,json=titleId,proto3" json:"title_id,omitempty"`
+	// The command that redeemed it; empty if none did.
+	CommandId     string `protobuf:"bytes,2,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LentAllowance_Unit) Reset() {
+	*x = LentAllowance_Unit{}
+	mi := &file_licensed_gateway_v1_fallback_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LentAllowance_Unit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LentAllowance_Unit) ProtoMessage() {}
+
+func (x *LentAllowance_Unit) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_gateway_v1_fallback_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LentAllowance_Unit.ProtoReflect.Descriptor instead.
+func (*LentAllowance_Unit) Descriptor() ([]byte, []int) {
+	return file_licensed_gateway_v1_fallback_proto_rawDescGZIP(), []int{0, 0}
+}
+
+func (x *LentAllowance_Unit) GetTitleId() string {
+	if x != nil {
+		return x.TitleId
+	}
+	return ""
+}
+
+func (x *LentAllowance_Unit) GetCommandId() string {
+	if x != nil {
+		return x.CommandId
+	}
+	return ""
+}
+
 var File_licensed_gateway_v1_fallback_proto protoreflect.FileDescriptor
 
 const file_licensed_gateway_v1_fallback_proto_rawDesc = "" +
 	"\n" +
-	"\"licensed/gateway/v1/fallback.proto\x12\x13licensed.gateway.v1\x1a\x1alicensed/v1/commands.proto\"\x9e\x03\n" +
+	"\"licensed/gateway/v1/fallback.proto\x12\x13licensed.gateway.v1\x1a\x1alicensed/v1/commands.proto\"\xce\x02\n" +
+	"\rLentAllowance\x12\x1f\n" +
+	"\vcustomer_id\x18\x01 \x01(\tR\n" +
+	"customerId\x12\x1b\n" +
+	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12\x16\n" +
+	"\x06number\x18\x03 \x01(\x04R\x06number\x12\x19\n" +
+	"\buntil_ms\x18\x04 \x01(\x03R\auntilMs\x12=\n" +
+	"\x05units\x18\x05 \x03(\v2'.licensed.gateway.v1.LentAllowance.UnitR\x05units\x12\x16\n" +
+	"\x06closed\x18\x06 \x01(\bR\x06closed\x123\n" +
+	"\x06caller\x18\a \x01(\v2\x1b.licensed.gateway.v1.CallerR\x06caller\x1a@\n" +
+	"\x04Unit\x12\x19\n" +
+	"\btitle_id\x18\x01 \x01(\tR\atitleId\x12\x1d\n" +
+	"\n" +
+	"command_id\x18\x02 \x01(\tR\tcommandId\"\x9e\x03\n" +
 	"\x0fDeferredCommand\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1d\n" +
@@ -273,20 +436,24 @@ func file_licensed_gateway_v1_fallback_proto_rawDescGZIP() []byte {
 	return file_licensed_gateway_v1_fallback_proto_rawDescData
 }
 
-var file_licensed_gateway_v1_fallback_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_licensed_gateway_v1_fallback_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_licensed_gateway_v1_fallback_proto_goTypes = []any{
-	(*DeferredCommand)(nil),    // 0: licensed.gateway.v1.DeferredCommand
-	(*Caller)(nil),             // 1: licensed.gateway.v1.Caller
-	(*licensedv1.Command)(nil), // 2: licensed.v1.Command
+	(*LentAllowance)(nil),      // 0: licensed.gateway.v1.LentAllowance
+	(*DeferredCommand)(nil),    // 1: licensed.gateway.v1.DeferredCommand
+	(*Caller)(nil),             // 2: licensed.gateway.v1.Caller
+	(*LentAllowance_Unit)(nil), // 3: licensed.gateway.v1.LentAllowance.Unit
+	(*licensedv1.Command)(nil), // 4: licensed.v1.Command
 }
 var file_licensed_gateway_v1_fallback_proto_depIdxs = []int32{
-	2, // 0: licensed.gateway.v1.DeferredCommand.command:type_name -> licensed.v1.Command
-	1, // 1: licensed.gateway.v1.DeferredCommand.caller:type_name -> licensed.gateway.v1.Caller
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	3, // 0: licensed.gateway.v1.LentAllowance.units:type_name -> licensed.gateway.v1.LentAllowance.Unit
+	2, // 1: licensed.gateway.v1.LentAllowance.caller:type_name -> licensed.gateway.v1.Caller
+	4, // 2: licensed.gateway.v1.DeferredCommand.command:type_name -> licensed.v1.Command
+	2, // 3: licensed.gateway.v1.DeferredCommand.caller:type_name -> licensed.gateway.v1.Caller
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_licensed_gateway_v1_fallback_proto_init() }
@@ -300,7 +467,7 @@ func file_licensed_gateway_v1_fallback_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_gateway_v1_fallback_proto_rawDesc), len(file_licensed_gateway_v1_fallback_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
