@@ -41,6 +41,20 @@ func (c *Client) DeactivateDevice(
 	return c.licenses.DeactivateDevice(ctx, m)
 }
 
+// LendAllowance reserves downloads for a device, so that the gateway can grant them while the owner is unavailable.
+func (c *Client) LendAllowance(
+	ctx context.Context, m *licensedv1.LendAllowanceRequest,
+) (*licensedv1.LendAllowanceResponse, error) {
+	return c.licenses.LendAllowance(ctx, m)
+}
+
+// ReturnAllowance hands back what is left of an allowance.
+func (c *Client) ReturnAllowance(
+	ctx context.Context, m *licensedv1.ReturnAllowanceRequest,
+) (*licensedv1.ReturnAllowanceResponse, error) {
+	return c.licenses.ReturnAllowance(ctx, m)
+}
+
 // SelectDevices chooses the devices that stay when the plan is, or will be, exceeded.
 func (c *Client) SelectDevices(
 	ctx context.Context, m *licensedv1.SelectDevicesRequest,

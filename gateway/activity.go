@@ -17,6 +17,7 @@ var commandMethods = map[string]bool{
 	"AcquireLicense": true, "RenewLicense": true, "ReleaseLicense": true, "RecordPlayback": true,
 	"DeactivateDevice": true, "ChangePlan": true, "SyncDevice": true, "SelectDevices": true,
 	"GrantException": true, "WithdrawException": true,
+	"LendAllowance": true, "ReturnAllowance": true,
 }
 
 // queryMethods are those that a customer's owner answers from its state. What is read

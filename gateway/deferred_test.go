@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,10 +18,12 @@ import (
 
 	"licensed/actors"
 	"licensed/actors/license"
+	"licensed/actors/license/policy"
 	"licensed/gateway"
 	"licensed/gateway/fallback"
 	"licensed/licensetoken"
 	"licensed/messages/licensedv1"
+	"licensed/messages/licensedv1/licensedv1connect"
 	"licensed/persistence"
 )
 
@@ -392,4 +395,101 @@ func TestOwnerUnavailable(t *testing.T) {
 		}
 	}
 	t.Error("1,000 requests to an owner that is unavailable had their time")
+}
+
+// TestAllowance: a device borrows downloads, and has one granted while the owner cannot be reached. It is executed
+// later, and then the repeat has a licence for the full period.
+func TestAllowance(t *testing.T) {
+	d := &distant{domain: newDomain(t)}
+	p, err := policy.Parse("lending", []byte(`
+default_plan: two
+plans: {two: {devices: 2, allowances: {downloads: 4, at_a_time: 2, hours: 48}}}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.kind.SetPolicy(p)
+	g, other := d.startFallback(), d.startFallback()
+	ctx := t.Context()
+	elsewhere := protocols(t, other.url)
+	for name, client := range protocols(t, g.url) {
+		d.comeBack()
+		who := strings.ReplaceAll(name, "/", " over ")
+		a := acquire()
+		a.CustomerId = who
+		if _, err := untilServed(func() (*connect.Response[licensedv1.AcquireLicenseResponse], error) {
+			return client.AcquireLicense(ctx, connect.NewRequest(a))
+		}); err != nil {
+			t.Fatal(name, err)
+		}
+		lend := &licensedv1.LendAllowanceRequest{
+			CustomerId: who, DeviceId: "iphone", TitleIds: []string{"x", "y"}, CommandId: "lend",
+		}
+		lent, err := untilServed(func() (*connect.Response[licensedv1.LendAllowanceResponse], error) {
+			return client.LendAllowance(ctx, connect.NewRequest(lend))
+		})
+		if err != nil || len(lent.Msg.Allowance.GetTitleIds()) != 2 || lent.Msg.SignedAllowance == "" {
+			t.Fatal(name, lent, err)
+		}
+		d.fail(actors.ErrUnavailable)
+		want := &licensedv1.AcquireLicenseRequest{
+			CustomerId: who, DeviceId: "iphone", TitleId: "x", CommandId: "x", Signed: true,
+		}
+		refused := func(what string, r *licensedv1.AcquireLicenseRequest, by licensedv1connect.LicenseServiceClient) {
+			t.Helper()
+			res, err := by.AcquireLicense(ctx, connect.NewRequest(r))
+			if connect.CodeOf(err) != connect.CodeUnavailable {
+				t.Errorf("%s: %s got %v, %v", name, what, res, err)
+			}
+		}
+		refused("without the allowance", want, client)
+		want.SignedAllowance = lent.Msg.SignedAllowance
+		refused("at another gateway", want, elsewhere[name])
+		until := lent.Msg.Allowance.ExpiresAt.AsTime().Add(-license.AllowanceMargin)
+		for range 2 { // Also a repeat.
+			res, err := client.AcquireLicense(ctx, connect.NewRequest(want))
+			if err != nil {
+				t.Fatal(name, err)
+			}
+			l := verified(t, res.Msg.SignedLicense, g.publicKeys(t))
+			if res.Msg.Provisional.GetAllowance() != lent.Msg.Allowance.Number || res.Msg.Sequence != 0 ||
+				!res.Msg.License.ExpiresAt.AsTime().Equal(until) || !l.ExpiresAt.Equal(until.Truncate(time.Second)) {
+				t.Errorf("%s: within the allowance got %v with %+v", name, res.Msg, l)
+			}
+		}
+		again := proto.CloneOf(want)
+		again.CommandId = "again"
+		refused("the same title once more", again, client)
+		again.TitleId = "z"
+		refused("a title that is not lent", again, client)
+		returned, err := client.ReturnAllowance(ctx, connect.NewRequest(&licensedv1.ReturnAllowanceRequest{
+			CustomerId: who, DeviceId: "iphone", SignedAllowance: lent.Msg.SignedAllowance,
+		}))
+		if err != nil || !slices.Equal(returned.Msg.TitleIds, []string{"y"}) {
+			t.Errorf("%s: returned %v, %v", name, returned, err)
+		}
+		again.TitleId = "y"
+		refused("a title that was returned", again, client)
+		d.comeBack()
+		acquired, err := untilServed(func() (*connect.Response[licensedv1.AcquireLicenseResponse], error) {
+			res, err := client.AcquireLicense(ctx, connect.NewRequest(want))
+			if err == nil && res.Msg.Provisional != nil {
+				err = connect.NewError(connect.CodeUnavailable, nil)
+			}
+			return res, err
+		})
+		if err != nil || !acquired.Msg.License.ExpiresAt.AsTime().After(until.Add(20*24*time.Hour)) {
+			t.Errorf("%s: after the outage %v, %v", name, acquired, err)
+		}
+		left, err := untilServed(func() (*connect.Response[licensedv1.GetCustomerResponse], error) {
+			res, err := client.GetCustomer(ctx, connect.NewRequest(&licensedv1.GetCustomerRequest{CustomerId: who}))
+			if err == nil && len(res.Msg.Allowances) > 0 {
+				err = connect.NewError(connect.CodeUnavailable, nil)
+			}
+			return res, err
+		})
+		if err != nil || len(left.Msg.Licenses) != 2 {
+			t.Errorf("%s: in the end %v, %v", name, left, err)
+		}
+	}
 }

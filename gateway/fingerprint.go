@@ -54,6 +54,11 @@ func fingerprint(c *licensedv1.Command, issuedAt *timestamppb.Timestamp) uint64 
 		b = b.number(18).grant(c.GrantException)
 	case *licensedv1.Command_WithdrawException:
 		b = b.number(19).text(1, c.WithdrawException.Reason).integer(2, int64(c.WithdrawException.Number))
+	case *licensedv1.Command_LendAllowance: // The gateway's id is not what the client said.
+		b = b.number(38).text(1, c.LendAllowance.DeviceId)
+		for _, id := range c.LendAllowance.TitleIds {
+			b = b.text(2, id)
+		}
 	}
 	if issuedAt != nil {
 		b = b.number(fieldIssuedAt).number(uint64(issuedAt.Seconds)).number(uint64(issuedAt.Nanos))

@@ -56,12 +56,16 @@ func (s *service) AcquireLicense(
 	if err := s.signing(m.Signed); err != nil {
 		return nil, err
 	}
+	lent, err := s.shownAllowance(m, m.SignedAllowance)
+	if err != nil {
+		return nil, err
+	}
 	// execute checks the ids of the message; the functions of this file only translate.
-	res, err := s.execute(ctx, m, onTitle(m), &licensedv1.Command{Command: &licensedv1.Command_AcquireLicense{
+	res, err := s.executeOrDefer(ctx, m, onTitle(m), &licensedv1.Command{Command: &licensedv1.Command_AcquireLicense{
 		AcquireLicense: &licensedv1.AcquireLicense{
 			DeviceId: m.DeviceId, TitleId: m.TitleId, NewDownload: m.NewDownload,
 		},
-	}})
+	}}, proof{allowance: lent})
 	if err != nil {
 		return nil, err
 	}
@@ -71,6 +75,7 @@ func (s *service) AcquireLicense(
 	}
 	return connect.NewResponse(&licensedv1.AcquireLicenseResponse{
 		License: res.License, Sequence: res.sequence, Duplicate: res.duplicate, SignedLicense: token,
+		Provisional: res.provisional,
 	}), nil
 }
 
@@ -91,7 +96,7 @@ func (s *service) RenewLicense(
 		DeviceId: m.DeviceId, TitleId: m.TitleId, AcquiredAtMs: v.acquired(m.AcquiredAt, shown),
 	}
 	res, err := s.executeOrDefer(ctx, m, v,
-		&licensedv1.Command{Command: &licensedv1.Command_RenewLicense{RenewLicense: c}}, shown)
+		&licensedv1.Command{Command: &licensedv1.Command_RenewLicense{RenewLicense: c}}, proof{license: shown})
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +124,7 @@ func (s *service) ReleaseLicense(
 		DeviceId: m.DeviceId, TitleId: m.TitleId, AcquiredAtMs: v.acquired(m.AcquiredAt, shown),
 	}
 	res, err := s.executeOrDefer(ctx, m, v,
-		&licensedv1.Command{Command: &licensedv1.Command_ReleaseLicense{ReleaseLicense: c}}, shown)
+		&licensedv1.Command{Command: &licensedv1.Command_ReleaseLicense{ReleaseLicense: c}}, proof{license: shown})
 	if err != nil {
 		return nil, err
 	}
@@ -233,12 +238,18 @@ func (v *violations) titled(prefix string, m titled) {
 func (s *service) execute(
 	ctx context.Context, h header, v violations, payload *licensedv1.Command,
 ) (result, error) {
-	return s.executeOrDefer(ctx, h, v, payload, nil)
+	return s.executeOrDefer(ctx, h, v, payload, proof{})
 }
 
-// executeOrDefer is execute for a command about the licence that the device has shown, if any.
+// proof is what a device has shown, if anything.
+type proof struct {
+	license   *licensetoken.License
+	allowance *licensetoken.Allowance
+}
+
+// executeOrDefer is execute for a command about the licence that the device has shown, or within its allowance.
 func (s *service) executeOrDefer(
-	ctx context.Context, h header, v violations, payload *licensedv1.Command, shown *licensetoken.License,
+	ctx context.Context, h header, v violations, payload *licensedv1.Command, shown proof,
 ) (result, error) {
 	c, err := s.command(h, v, payload)
 	if err != nil {
@@ -247,20 +258,33 @@ func (s *service) executeOrDefer(
 	if by := caller.FromContext(ctx); by != nil {
 		c.Principal, c.Reason = by.Principal, by.Reason
 	}
-	if shown == nil { // A customer with a signed licence has a history.
+	redeemed := s.within(ctx, h.GetCustomerId(), c, shown.allowance)
+	if redeemed != nil {
+		payload = redeemed.Command
+		c.Payload = payload
+	}
+	if shown.license == nil && redeemed == nil { // Other customers have a history.
 		if err := s.mayBegin(ctx, h.GetCustomerId(), c); err != nil {
 			return result{}, asLimit(err)
 		}
 	}
-	deferrable := s.deferrable(&c, payload, shown)
+	deferrable := redeemed != nil || s.deferrable(&c, payload, shown.license)
 	run := func(deferrable bool) (actors.Reply, error) {
 		return actors.Restamp(&c, func(c actors.Command) (actors.Reply, error) {
 			return s.send(ctx, h.GetCustomerId(), c, deferrable)
 		})
 	}
 	reply, err := run(deferrable)
+	if redeemed != nil {
+		if err != nil && fallback.Unavailable(err) {
+			return granted(h.GetCustomerId(), redeemed), nil
+		}
+		if !reply.Time.Before(redeemed.AcceptedAt().Add(-time.Second)) {
+			reply.Duplicate = false // It was handed in from the journal just now.
+		}
+	}
 	if deferrable && fallback.Unavailable(err) {
-		if res, ok := s.deferred(ctx, h.GetCustomerId(), c, shown, err); ok {
+		if res, ok := s.deferred(ctx, h.GetCustomerId(), c, shown.license, err); ok {
 			return res, nil
 		}
 		// Not accepted: as any other command, it finds out whether the owner is back.

@@ -87,6 +87,8 @@ func newSessionMethods(s *service) sessionMethods {
 		"ListDownloads":     handler(s.ListDownloads),
 		"ListDevices":       handler(s.ListDevices),
 		"GetCustomer":       handler(s.GetCustomer),
+		"LendAllowance":     handler(s.LendAllowance),
+		"ReturnAllowance":   handler(s.ReturnAllowance),
 	}
 	all := make(sessionMethods)
 	for number, m := range licensedv1.SessionMethods() {

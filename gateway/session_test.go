@@ -209,6 +209,18 @@ func (s *sessionClient) WithdrawException(
 	return callOver[licensedv1.WithdrawExceptionRequest, licensedv1.WithdrawExceptionResponse](ctx, s, r)
 }
 
+func (s *sessionClient) LendAllowance(
+	ctx context.Context, r *connect.Request[licensedv1.LendAllowanceRequest],
+) (*connect.Response[licensedv1.LendAllowanceResponse], error) {
+	return callOver[licensedv1.LendAllowanceRequest, licensedv1.LendAllowanceResponse](ctx, s, r)
+}
+
+func (s *sessionClient) ReturnAllowance(
+	ctx context.Context, r *connect.Request[licensedv1.ReturnAllowanceRequest],
+) (*connect.Response[licensedv1.ReturnAllowanceResponse], error) {
+	return callOver[licensedv1.ReturnAllowanceRequest, licensedv1.ReturnAllowanceResponse](ctx, s, r)
+}
+
 func (s *sessionClient) ListLicenses(
 	ctx context.Context, r *connect.Request[licensedv1.ListLicensesRequest],
 ) (*connect.Response[licensedv1.ListLicensesResponse], error) {

@@ -151,11 +151,27 @@ var parser = jwt.NewParser(jwt.WithValidMethods([]string{jwt.SigningMethodEdDSA.
 // Verify returns the licence of a token that one of the keys signed for an issuer. It knows of no time: the caller
 // decides with Check whether the licence is valid now. Errors: ErrMalformed, ErrUnknownKey and ErrSignature.
 func Verify(token, issuer string, keys KeySet) (*License, error) {
+	var c claims
+	t, err := parse(token, keys, &c)
+	if err != nil {
+		return nil, err
+	}
+	if fault := c.fault(t, issuer); fault != "" {
+		return nil, fmt.Errorf("%w: %s", ErrMalformed, fault)
+	}
+	return &License{
+		CustomerID: c.Subject, DeviceID: c.DeviceID, TitleID: c.TitleID, AcquiredAt: time.UnixMilli(c.Number).UTC(),
+		IssuedAt: c.IssuedAt.UTC(), ExpiresAt: c.ExpiresAt.UTC(), PlayHours: c.PlayHours, Offline: c.Offline,
+		KeyID: t.Header["kid"].(string),
+	}, nil
+}
+
+// parse reads the claims of a token that one of the keys signed.
+func parse(token string, keys KeySet, to jwt.Claims) (*jwt.Token, error) {
 	if len(token) > MaxBytes {
 		return nil, fmt.Errorf("%w: %d bytes are more than %d", ErrMalformed, len(token), MaxBytes)
 	}
-	var c claims
-	t, err := parser.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) {
+	t, err := parser.ParseWithClaims(token, to, func(t *jwt.Token) (any, error) {
 		id, _ := t.Header["kid"].(string)
 		if key, ok := keys[id]; ok {
 			return key, nil
@@ -170,14 +186,7 @@ func Verify(token, issuer string, keys KeySet) (*License, error) {
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
-	if fault := c.fault(t, issuer); fault != "" {
-		return nil, fmt.Errorf("%w: %s", ErrMalformed, fault)
-	}
-	return &License{
-		CustomerID: c.Subject, DeviceID: c.DeviceID, TitleID: c.TitleID, AcquiredAt: time.UnixMilli(c.Number).UTC(),
-		IssuedAt: c.IssuedAt.UTC(), ExpiresAt: c.ExpiresAt.UTC(), PlayHours: c.PlayHours, Offline: c.Offline,
-		KeyID: t.Header["kid"].(string),
-	}, nil
+	return t, nil
 }
 
 // fault returns why a token of one of the keys is no licence of the issuer, "" if it is one.

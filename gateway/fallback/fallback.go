@@ -85,14 +85,9 @@ type Fallback struct {
 
 // New returns a Fallback. Run hands in what the journal has.
 func New(c Config) *Fallback {
-<<<<<<< HEAD
 	f := &Fallback{config: c, former: newFormerAnswers(c.FormerBytes)}
 	f.running, f.stop = context.WithCancel(context.Background())
-	f.metrics = newMetrics(c.Registry, c.Now, f.Usage, f.former)
-=======
-	f := &Fallback{config: c}
-	f.metrics = newMetrics(c.Registry, c.Now, f.Usage, c.Journal.Allowances)
->>>>>>> cc35b33 (gateway/fallback: a ledger of allowances, which are redeemed and returned in the transactions of the journal)
+	f.metrics = newMetrics(c.Registry, c.Now, f.Usage, f.former, c.Journal.Allowances)
 	return f
 }
 

@@ -39,11 +39,8 @@ type metrics struct {
 
 // newMetrics registers the metrics. usage is Fallback.Usage.
 func newMetrics(
-<<<<<<< HEAD
 	r prometheus.Registerer, now func() time.Time, usage func() (Usage, int), kept *formerAnswers,
-=======
-	r prometheus.Registerer, now func() time.Time, usage func() (Usage, int), allowances func() int,
->>>>>>> cc35b33 (gateway/fallback: a ledger of allowances, which are redeemed and returned in the transactions of the journal)
+	allowances func() int,
 ) *metrics {
 	m := &metrics{
 		accepted: prometheus.NewCounterVec(prometheus.CounterOpts{

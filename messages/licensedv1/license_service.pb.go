@@ -542,9 +542,12 @@ type AcquireLicenseRequest struct {
 	NewDownload bool `protobuf:"varint,7,opt,name=new_download,json=newDownload,proto3" json:"new_download,omitempty"`
 	// Also return the licence signed, for a device without a connection. Not part of what a repeat must carry alike.
 	// Without a signing key: FAILED_PRECONDITION, NO_SIGNING_KEY, and nothing is executed.
-	Signed        bool `protobuf:"varint,10,opt,name=signed,proto3" json:"signed,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Signed bool `protobuf:"varint,10,opt,name=signed,proto3" json:"signed,omitempty"`
+	// An allowance of this device that has the title. If the owner of the customer cannot be reached, the gateway that lent
+	// it grants the licence within it; see provisional. Not part of what a repeat must carry alike.
+	SignedAllowance string `protobuf:"bytes,41,opt,name=signed_allowance,json=signedAllowance,proto3" json:"signed_allowance,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *AcquireLicenseRequest) Reset() {
@@ -633,6 +636,13 @@ func (x *AcquireLicenseRequest) GetSigned() bool {
 	return false
 }
 
+func (x *AcquireLicenseRequest) GetSignedAllowance() string {
+	if x != nil {
+		return x.SignedAllowance
+	}
+	return ""
+}
+
 type AcquireLicenseResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	License *License               `protobuf:"bytes,1,opt,name=license,proto3" json:"license,omitempty"`
@@ -643,6 +653,9 @@ type AcquireLicenseResponse struct {
 	// With signed: the licence as a JSON Web Token, see docs/guide/offline-devices.md. A repeat returns the same claims.
 	// Empty with validate_only.
 	SignedLicense string `protobuf:"bytes,10,opt,name=signed_license,json=signedLicense,proto3" json:"signed_license,omitempty"`
+	// Set if the owner of the customer could not be reached: the licence is granted within an allowance until its
+	// expires_at. Then sequence is 0. Repeat the command later to get the licence for its full period.
+	Provisional   *Provisional `protobuf:"bytes,41,opt,name=provisional,proto3" json:"provisional,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -705,13 +718,22 @@ func (x *AcquireLicenseResponse) GetSignedLicense() string {
 	return ""
 }
 
+func (x *AcquireLicenseResponse) GetProvisional() *Provisional {
+	if x != nil {
+		return x.Provisional
+	}
+	return nil
+}
+
 // Provisional is set in the response to a command that the gateway keeps durably, and hands in when the owner of the
 // customer can be reached. It may be refused then; the refusal is in the customer's history. A repeat of the command
 // returns its outcome once there is one, and the same provisional answer before. See docs/design/fallbacks.md.
 type Provisional struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// When the gateway accepted the command, by its clock.
-	AcceptedAt    *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=accepted_at,json=acceptedAt,proto3" json:"accepted_at,omitempty"`
+	AcceptedAt *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=accepted_at,json=acceptedAt,proto3" json:"accepted_at,omitempty"`
+	// The number of the allowance within which a licence is granted; 0 for other commands.
+	Allowance     uint64 `protobuf:"varint,32,opt,name=allowance,proto3" json:"allowance,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -751,6 +773,13 @@ func (x *Provisional) GetAcceptedAt() *timestamppb.Timestamp {
 		return x.AcceptedAt
 	}
 	return nil
+}
+
+func (x *Provisional) GetAllowance() uint64 {
+	if x != nil {
+		return x.Allowance
+	}
+	return 0
 }
 
 // Allowance is a number of downloads that are reserved for a device, so that a gateway can grant them while the owner of
@@ -843,6 +872,268 @@ func (x *Allowance) GetExpiresAt() *timestamppb.Timestamp {
 	return nil
 }
 
+type LendAllowanceRequest struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	CustomerId string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
+	// The device must be known and not deactivated.
+	DeviceId string `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	// 1 to 50 titles, the most wanted first. The titles that no limit forbids are lent, as many as the policy allows; with
+	// none, the request is refused like the acquisition of the first.
+	TitleIds      []string               `protobuf:"bytes,3,rep,name=title_ids,json=titleIds,proto3" json:"title_ids,omitempty"`
+	CommandId     string                 `protobuf:"bytes,4,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
+	IssuedAt      *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=issued_at,json=issuedAt,proto3" json:"issued_at,omitempty"`
+	ValidateOnly  bool                   `protobuf:"varint,6,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LendAllowanceRequest) Reset() {
+	*x = LendAllowanceRequest{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LendAllowanceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LendAllowanceRequest) ProtoMessage() {}
+
+func (x *LendAllowanceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LendAllowanceRequest.ProtoReflect.Descriptor instead.
+func (*LendAllowanceRequest) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *LendAllowanceRequest) GetCustomerId() string {
+	if x != nil {
+		return x.CustomerId
+	}
+	return ""
+}
+
+func (x *LendAllowanceRequest) GetDeviceId() string {
+	if x != nil {
+		return x.DeviceId
+	}
+	return ""
+}
+
+func (x *LendAllowanceRequest) GetTitleIds() []string {
+	if x != nil {
+		return x.TitleIds
+	}
+	return nil
+}
+
+func (x *LendAllowanceRequest) GetCommandId() string {
+	if x != nil {
+		return x.CommandId
+	}
+	return ""
+}
+
+func (x *LendAllowanceRequest) GetIssuedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.IssuedAt
+	}
+	return nil
+}
+
+func (x *LendAllowanceRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+type LendAllowanceResponse struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Allowance *Allowance             `protobuf:"bytes,1,opt,name=allowance,proto3" json:"allowance,omitempty"`
+	// What the device shows to use it: a JSON Web Token. Empty with validate_only.
+	SignedAllowance string `protobuf:"bytes,2,opt,name=signed_allowance,json=signedAllowance,proto3" json:"signed_allowance,omitempty"`
+	Sequence        uint64 `protobuf:"varint,3,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Duplicate       bool   `protobuf:"varint,4,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *LendAllowanceResponse) Reset() {
+	*x = LendAllowanceResponse{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LendAllowanceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LendAllowanceResponse) ProtoMessage() {}
+
+func (x *LendAllowanceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LendAllowanceResponse.ProtoReflect.Descriptor instead.
+func (*LendAllowanceResponse) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *LendAllowanceResponse) GetAllowance() *Allowance {
+	if x != nil {
+		return x.Allowance
+	}
+	return nil
+}
+
+func (x *LendAllowanceResponse) GetSignedAllowance() string {
+	if x != nil {
+		return x.SignedAllowance
+	}
+	return ""
+}
+
+func (x *LendAllowanceResponse) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *LendAllowanceResponse) GetDuplicate() bool {
+	if x != nil {
+		return x.Duplicate
+	}
+	return false
+}
+
+type ReturnAllowanceRequest struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	CustomerId string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
+	DeviceId   string                 `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	// Of an allowance that this gateway lent. At another one: FAILED_PRECONDITION, OTHER_GATEWAY.
+	SignedAllowance string `protobuf:"bytes,3,opt,name=signed_allowance,json=signedAllowance,proto3" json:"signed_allowance,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *ReturnAllowanceRequest) Reset() {
+	*x = ReturnAllowanceRequest{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReturnAllowanceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReturnAllowanceRequest) ProtoMessage() {}
+
+func (x *ReturnAllowanceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReturnAllowanceRequest.ProtoReflect.Descriptor instead.
+func (*ReturnAllowanceRequest) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ReturnAllowanceRequest) GetCustomerId() string {
+	if x != nil {
+		return x.CustomerId
+	}
+	return ""
+}
+
+func (x *ReturnAllowanceRequest) GetDeviceId() string {
+	if x != nil {
+		return x.DeviceId
+	}
+	return ""
+}
+
+func (x *ReturnAllowanceRequest) GetSignedAllowance() string {
+	if x != nil {
+		return x.SignedAllowance
+	}
+	return ""
+}
+
+type ReturnAllowanceResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The titles that were not downloaded. They are free again once the gateway has reached the owner of the customer.
+	TitleIds      []string `protobuf:"bytes,1,rep,name=title_ids,json=titleIds,proto3" json:"title_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReturnAllowanceResponse) Reset() {
+	*x = ReturnAllowanceResponse{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReturnAllowanceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReturnAllowanceResponse) ProtoMessage() {}
+
+func (x *ReturnAllowanceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReturnAllowanceResponse.ProtoReflect.Descriptor instead.
+func (*ReturnAllowanceResponse) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ReturnAllowanceResponse) GetTitleIds() []string {
+	if x != nil {
+		return x.TitleIds
+	}
+	return nil
+}
+
 type RenewLicenseRequest struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	CustomerId   string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
@@ -865,7 +1156,7 @@ type RenewLicenseRequest struct {
 
 func (x *RenewLicenseRequest) Reset() {
 	*x = RenewLicenseRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[5]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -877,7 +1168,7 @@ func (x *RenewLicenseRequest) String() string {
 func (*RenewLicenseRequest) ProtoMessage() {}
 
 func (x *RenewLicenseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[5]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -890,7 +1181,7 @@ func (x *RenewLicenseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLicenseRequest.ProtoReflect.Descriptor instead.
 func (*RenewLicenseRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{5}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RenewLicenseRequest) GetCustomerId() string {
@@ -974,7 +1265,7 @@ type RenewLicenseResponse struct {
 
 func (x *RenewLicenseResponse) Reset() {
 	*x = RenewLicenseResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[6]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -986,7 +1277,7 @@ func (x *RenewLicenseResponse) String() string {
 func (*RenewLicenseResponse) ProtoMessage() {}
 
 func (x *RenewLicenseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[6]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -999,7 +1290,7 @@ func (x *RenewLicenseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLicenseResponse.ProtoReflect.Descriptor instead.
 func (*RenewLicenseResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{6}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RenewLicenseResponse) GetLicense() *License {
@@ -1062,7 +1353,7 @@ type ReleaseLicenseRequest struct {
 
 func (x *ReleaseLicenseRequest) Reset() {
 	*x = ReleaseLicenseRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[7]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1074,7 +1365,7 @@ func (x *ReleaseLicenseRequest) String() string {
 func (*ReleaseLicenseRequest) ProtoMessage() {}
 
 func (x *ReleaseLicenseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[7]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1087,7 +1378,7 @@ func (x *ReleaseLicenseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseLicenseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseLicenseRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{7}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ReleaseLicenseRequest) GetCustomerId() string {
@@ -1161,7 +1452,7 @@ type ReleaseLicenseResponse struct {
 
 func (x *ReleaseLicenseResponse) Reset() {
 	*x = ReleaseLicenseResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[8]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1173,7 +1464,7 @@ func (x *ReleaseLicenseResponse) String() string {
 func (*ReleaseLicenseResponse) ProtoMessage() {}
 
 func (x *ReleaseLicenseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[8]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1186,7 +1477,7 @@ func (x *ReleaseLicenseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseLicenseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseLicenseResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{8}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ReleaseLicenseResponse) GetLicense() *License {
@@ -1244,7 +1535,7 @@ type RecordPlaybackRequest struct {
 
 func (x *RecordPlaybackRequest) Reset() {
 	*x = RecordPlaybackRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[9]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1256,7 +1547,7 @@ func (x *RecordPlaybackRequest) String() string {
 func (*RecordPlaybackRequest) ProtoMessage() {}
 
 func (x *RecordPlaybackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[9]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1269,7 +1560,7 @@ func (x *RecordPlaybackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordPlaybackRequest.ProtoReflect.Descriptor instead.
 func (*RecordPlaybackRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{9}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RecordPlaybackRequest) GetCustomerId() string {
@@ -1339,7 +1630,7 @@ type RecordPlaybackResponse struct {
 
 func (x *RecordPlaybackResponse) Reset() {
 	*x = RecordPlaybackResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[10]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1351,7 +1642,7 @@ func (x *RecordPlaybackResponse) String() string {
 func (*RecordPlaybackResponse) ProtoMessage() {}
 
 func (x *RecordPlaybackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[10]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1364,7 +1655,7 @@ func (x *RecordPlaybackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordPlaybackResponse.ProtoReflect.Descriptor instead.
 func (*RecordPlaybackResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{10}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RecordPlaybackResponse) GetLicense() *License {
@@ -1404,7 +1695,7 @@ type DeactivateDeviceRequest struct {
 
 func (x *DeactivateDeviceRequest) Reset() {
 	*x = DeactivateDeviceRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[11]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1416,7 +1707,7 @@ func (x *DeactivateDeviceRequest) String() string {
 func (*DeactivateDeviceRequest) ProtoMessage() {}
 
 func (x *DeactivateDeviceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[11]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1429,7 +1720,7 @@ func (x *DeactivateDeviceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeactivateDeviceRequest.ProtoReflect.Descriptor instead.
 func (*DeactivateDeviceRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{11}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DeactivateDeviceRequest) GetCustomerId() string {
@@ -1493,7 +1784,7 @@ type DeactivateDeviceResponse struct {
 
 func (x *DeactivateDeviceResponse) Reset() {
 	*x = DeactivateDeviceResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[12]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1505,7 +1796,7 @@ func (x *DeactivateDeviceResponse) String() string {
 func (*DeactivateDeviceResponse) ProtoMessage() {}
 
 func (x *DeactivateDeviceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[12]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1518,7 +1809,7 @@ func (x *DeactivateDeviceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeactivateDeviceResponse.ProtoReflect.Descriptor instead.
 func (*DeactivateDeviceResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{12}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DeactivateDeviceResponse) GetCustomerId() string {
@@ -1589,7 +1880,7 @@ type Removal struct {
 
 func (x *Removal) Reset() {
 	*x = Removal{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[13]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1601,7 +1892,7 @@ func (x *Removal) String() string {
 func (*Removal) ProtoMessage() {}
 
 func (x *Removal) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[13]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1614,7 +1905,7 @@ func (x *Removal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removal.ProtoReflect.Descriptor instead.
 func (*Removal) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{13}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Removal) GetCounted() bool {
@@ -1668,7 +1959,7 @@ type ChangePlanRequest struct {
 
 func (x *ChangePlanRequest) Reset() {
 	*x = ChangePlanRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[14]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1680,7 +1971,7 @@ func (x *ChangePlanRequest) String() string {
 func (*ChangePlanRequest) ProtoMessage() {}
 
 func (x *ChangePlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[14]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1693,7 +1984,7 @@ func (x *ChangePlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangePlanRequest.ProtoReflect.Descriptor instead.
 func (*ChangePlanRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{14}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ChangePlanRequest) GetCustomerId() string {
@@ -1758,7 +2049,7 @@ type ChangePlanResponse struct {
 
 func (x *ChangePlanResponse) Reset() {
 	*x = ChangePlanResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[15]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1770,7 +2061,7 @@ func (x *ChangePlanResponse) String() string {
 func (*ChangePlanResponse) ProtoMessage() {}
 
 func (x *ChangePlanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[15]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1783,7 +2074,7 @@ func (x *ChangePlanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangePlanResponse.ProtoReflect.Descriptor instead.
 func (*ChangePlanResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{15}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ChangePlanResponse) GetCustomerId() string {
@@ -1857,7 +2148,7 @@ type Fact struct {
 
 func (x *Fact) Reset() {
 	*x = Fact{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[16]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1869,7 +2160,7 @@ func (x *Fact) String() string {
 func (*Fact) ProtoMessage() {}
 
 func (x *Fact) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[16]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1882,7 +2173,7 @@ func (x *Fact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fact.ProtoReflect.Descriptor instead.
 func (*Fact) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{16}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Fact) GetNumber() uint64 {
@@ -1936,7 +2227,7 @@ type SyncDeviceRequest struct {
 
 func (x *SyncDeviceRequest) Reset() {
 	*x = SyncDeviceRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[17]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1948,7 +2239,7 @@ func (x *SyncDeviceRequest) String() string {
 func (*SyncDeviceRequest) ProtoMessage() {}
 
 func (x *SyncDeviceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[17]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1961,7 +2252,7 @@ func (x *SyncDeviceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncDeviceRequest.ProtoReflect.Descriptor instead.
 func (*SyncDeviceRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{17}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SyncDeviceRequest) GetCustomerId() string {
@@ -2042,7 +2333,7 @@ type SyncDeviceResponse struct {
 
 func (x *SyncDeviceResponse) Reset() {
 	*x = SyncDeviceResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[18]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2054,7 +2345,7 @@ func (x *SyncDeviceResponse) String() string {
 func (*SyncDeviceResponse) ProtoMessage() {}
 
 func (x *SyncDeviceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[18]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2067,7 +2358,7 @@ func (x *SyncDeviceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncDeviceResponse.ProtoReflect.Descriptor instead.
 func (*SyncDeviceResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{18}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SyncDeviceResponse) GetCustomerId() string {
@@ -2141,7 +2432,7 @@ type SelectDevicesRequest struct {
 
 func (x *SelectDevicesRequest) Reset() {
 	*x = SelectDevicesRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[19]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2153,7 +2444,7 @@ func (x *SelectDevicesRequest) String() string {
 func (*SelectDevicesRequest) ProtoMessage() {}
 
 func (x *SelectDevicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[19]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2166,7 +2457,7 @@ func (x *SelectDevicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SelectDevicesRequest.ProtoReflect.Descriptor instead.
 func (*SelectDevicesRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{19}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SelectDevicesRequest) GetCustomerId() string {
@@ -2219,7 +2510,7 @@ type SelectDevicesResponse struct {
 
 func (x *SelectDevicesResponse) Reset() {
 	*x = SelectDevicesResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[20]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2231,7 +2522,7 @@ func (x *SelectDevicesResponse) String() string {
 func (*SelectDevicesResponse) ProtoMessage() {}
 
 func (x *SelectDevicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[20]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2244,7 +2535,7 @@ func (x *SelectDevicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SelectDevicesResponse.ProtoReflect.Descriptor instead.
 func (*SelectDevicesResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{20}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SelectDevicesResponse) GetCustomerId() string {
@@ -2295,7 +2586,7 @@ type Stale struct {
 
 func (x *Stale) Reset() {
 	*x = Stale{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[21]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2307,7 +2598,7 @@ func (x *Stale) String() string {
 func (*Stale) ProtoMessage() {}
 
 func (x *Stale) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[21]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2320,7 +2611,7 @@ func (x *Stale) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stale.ProtoReflect.Descriptor instead.
 func (*Stale) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{21}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Stale) GetAsOf() *timestamppb.Timestamp {
@@ -2360,7 +2651,7 @@ type Exception struct {
 
 func (x *Exception) Reset() {
 	*x = Exception{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2372,7 +2663,7 @@ func (x *Exception) String() string {
 func (*Exception) ProtoMessage() {}
 
 func (x *Exception) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2385,7 +2676,7 @@ func (x *Exception) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exception.ProtoReflect.Descriptor instead.
 func (*Exception) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{22}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Exception) GetNumber() uint64 {
@@ -2508,7 +2799,7 @@ type OtherLimit struct {
 
 func (x *OtherLimit) Reset() {
 	*x = OtherLimit{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2520,7 +2811,7 @@ func (x *OtherLimit) String() string {
 func (*OtherLimit) ProtoMessage() {}
 
 func (x *OtherLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2533,7 +2824,7 @@ func (x *OtherLimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OtherLimit.ProtoReflect.Descriptor instead.
 func (*OtherLimit) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{23}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *OtherLimit) GetKind() LimitKind {
@@ -2582,7 +2873,7 @@ type ForgivenRemoval struct {
 
 func (x *ForgivenRemoval) Reset() {
 	*x = ForgivenRemoval{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2594,7 +2885,7 @@ func (x *ForgivenRemoval) String() string {
 func (*ForgivenRemoval) ProtoMessage() {}
 
 func (x *ForgivenRemoval) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2607,7 +2898,7 @@ func (x *ForgivenRemoval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgivenRemoval.ProtoReflect.Descriptor instead.
 func (*ForgivenRemoval) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{24}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ForgivenRemoval) GetRemovedAt() *timestamppb.Timestamp {
@@ -2633,7 +2924,7 @@ type ForgivenUse struct {
 
 func (x *ForgivenUse) Reset() {
 	*x = ForgivenUse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2645,7 +2936,7 @@ func (x *ForgivenUse) String() string {
 func (*ForgivenUse) ProtoMessage() {}
 
 func (x *ForgivenUse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2658,7 +2949,7 @@ func (x *ForgivenUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgivenUse.ProtoReflect.Descriptor instead.
 func (*ForgivenUse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{25}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ForgivenUse) GetTitleId() string {
@@ -2704,7 +2995,7 @@ type MergedDevice struct {
 
 func (x *MergedDevice) Reset() {
 	*x = MergedDevice{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2716,7 +3007,7 @@ func (x *MergedDevice) String() string {
 func (*MergedDevice) ProtoMessage() {}
 
 func (x *MergedDevice) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2729,7 +3020,7 @@ func (x *MergedDevice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergedDevice.ProtoReflect.Descriptor instead.
 func (*MergedDevice) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{26}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *MergedDevice) GetOldDeviceId() string {
@@ -2778,7 +3069,7 @@ type GrantExceptionRequest struct {
 
 func (x *GrantExceptionRequest) Reset() {
 	*x = GrantExceptionRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2790,7 +3081,7 @@ func (x *GrantExceptionRequest) String() string {
 func (*GrantExceptionRequest) ProtoMessage() {}
 
 func (x *GrantExceptionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2803,7 +3094,7 @@ func (x *GrantExceptionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrantExceptionRequest.ProtoReflect.Descriptor instead.
 func (*GrantExceptionRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{27}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GrantExceptionRequest) GetCustomerId() string {
@@ -2931,7 +3222,7 @@ type GrantExceptionResponse struct {
 
 func (x *GrantExceptionResponse) Reset() {
 	*x = GrantExceptionResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2943,7 +3234,7 @@ func (x *GrantExceptionResponse) String() string {
 func (*GrantExceptionResponse) ProtoMessage() {}
 
 func (x *GrantExceptionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2956,7 +3247,7 @@ func (x *GrantExceptionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrantExceptionResponse.ProtoReflect.Descriptor instead.
 func (*GrantExceptionResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{28}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GrantExceptionResponse) GetCustomerId() string {
@@ -3003,7 +3294,7 @@ type WithdrawExceptionRequest struct {
 
 func (x *WithdrawExceptionRequest) Reset() {
 	*x = WithdrawExceptionRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[29]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3015,7 +3306,7 @@ func (x *WithdrawExceptionRequest) String() string {
 func (*WithdrawExceptionRequest) ProtoMessage() {}
 
 func (x *WithdrawExceptionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[29]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3028,7 +3319,7 @@ func (x *WithdrawExceptionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawExceptionRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawExceptionRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{29}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *WithdrawExceptionRequest) GetCustomerId() string {
@@ -3086,7 +3377,7 @@ type WithdrawExceptionResponse struct {
 
 func (x *WithdrawExceptionResponse) Reset() {
 	*x = WithdrawExceptionResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[30]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3098,7 +3389,7 @@ func (x *WithdrawExceptionResponse) String() string {
 func (*WithdrawExceptionResponse) ProtoMessage() {}
 
 func (x *WithdrawExceptionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[30]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3111,7 +3402,7 @@ func (x *WithdrawExceptionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawExceptionResponse.ProtoReflect.Descriptor instead.
 func (*WithdrawExceptionResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{30}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *WithdrawExceptionResponse) GetCustomerId() string {
@@ -3157,7 +3448,7 @@ type ListLicensesRequest struct {
 
 func (x *ListLicensesRequest) Reset() {
 	*x = ListLicensesRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[31]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3169,7 +3460,7 @@ func (x *ListLicensesRequest) String() string {
 func (*ListLicensesRequest) ProtoMessage() {}
 
 func (x *ListLicensesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[31]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3182,7 +3473,7 @@ func (x *ListLicensesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLicensesRequest.ProtoReflect.Descriptor instead.
 func (*ListLicensesRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{31}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListLicensesRequest) GetCustomerId() string {
@@ -3229,7 +3520,7 @@ type ListLicensesResponse struct {
 
 func (x *ListLicensesResponse) Reset() {
 	*x = ListLicensesResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[32]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3241,7 +3532,7 @@ func (x *ListLicensesResponse) String() string {
 func (*ListLicensesResponse) ProtoMessage() {}
 
 func (x *ListLicensesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[32]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3254,7 +3545,7 @@ func (x *ListLicensesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLicensesResponse.ProtoReflect.Descriptor instead.
 func (*ListLicensesResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{32}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListLicensesResponse) GetLicenses() []*License {
@@ -3301,7 +3592,7 @@ type ListDownloadsRequest struct {
 
 func (x *ListDownloadsRequest) Reset() {
 	*x = ListDownloadsRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[33]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3313,7 +3604,7 @@ func (x *ListDownloadsRequest) String() string {
 func (*ListDownloadsRequest) ProtoMessage() {}
 
 func (x *ListDownloadsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[33]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3326,7 +3617,7 @@ func (x *ListDownloadsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDownloadsRequest.ProtoReflect.Descriptor instead.
 func (*ListDownloadsRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{33}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListDownloadsRequest) GetCustomerId() string {
@@ -3378,7 +3669,7 @@ type Download struct {
 
 func (x *Download) Reset() {
 	*x = Download{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[34]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3390,7 +3681,7 @@ func (x *Download) String() string {
 func (*Download) ProtoMessage() {}
 
 func (x *Download) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[34]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3403,7 +3694,7 @@ func (x *Download) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Download.ProtoReflect.Descriptor instead.
 func (*Download) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{34}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Download) GetDeviceId() string {
@@ -3458,7 +3749,7 @@ type ListDownloadsResponse struct {
 
 func (x *ListDownloadsResponse) Reset() {
 	*x = ListDownloadsResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[35]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3470,7 +3761,7 @@ func (x *ListDownloadsResponse) String() string {
 func (*ListDownloadsResponse) ProtoMessage() {}
 
 func (x *ListDownloadsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[35]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3483,7 +3774,7 @@ func (x *ListDownloadsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDownloadsResponse.ProtoReflect.Descriptor instead.
 func (*ListDownloadsResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{35}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListDownloadsResponse) GetCustomerId() string {
@@ -3561,7 +3852,7 @@ type ListDevicesRequest struct {
 
 func (x *ListDevicesRequest) Reset() {
 	*x = ListDevicesRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[36]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3573,7 +3864,7 @@ func (x *ListDevicesRequest) String() string {
 func (*ListDevicesRequest) ProtoMessage() {}
 
 func (x *ListDevicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[36]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3586,7 +3877,7 @@ func (x *ListDevicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDevicesRequest.ProtoReflect.Descriptor instead.
 func (*ListDevicesRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{36}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListDevicesRequest) GetCustomerId() string {
@@ -3632,7 +3923,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[37]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3644,7 +3935,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[37]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3657,7 +3948,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{37}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Device) GetDeviceId() string {
@@ -3737,7 +4028,7 @@ type ListDevicesResponse struct {
 
 func (x *ListDevicesResponse) Reset() {
 	*x = ListDevicesResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[38]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3749,7 +4040,7 @@ func (x *ListDevicesResponse) String() string {
 func (*ListDevicesResponse) ProtoMessage() {}
 
 func (x *ListDevicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[38]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3762,7 +4053,7 @@ func (x *ListDevicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDevicesResponse.ProtoReflect.Descriptor instead.
 func (*ListDevicesResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{38}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListDevicesResponse) GetDevices() []*Device {
@@ -3833,7 +4124,7 @@ type GetCustomerRequest struct {
 
 func (x *GetCustomerRequest) Reset() {
 	*x = GetCustomerRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[39]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3845,7 +4136,7 @@ func (x *GetCustomerRequest) String() string {
 func (*GetCustomerRequest) ProtoMessage() {}
 
 func (x *GetCustomerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[39]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3858,7 +4149,7 @@ func (x *GetCustomerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCustomerRequest.ProtoReflect.Descriptor instead.
 func (*GetCustomerRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{39}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *GetCustomerRequest) GetCustomerId() string {
@@ -3895,7 +4186,7 @@ type CustomerLicense struct {
 
 func (x *CustomerLicense) Reset() {
 	*x = CustomerLicense{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[40]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3907,7 +4198,7 @@ func (x *CustomerLicense) String() string {
 func (*CustomerLicense) ProtoMessage() {}
 
 func (x *CustomerLicense) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[40]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3920,7 +4211,7 @@ func (x *CustomerLicense) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomerLicense.ProtoReflect.Descriptor instead.
 func (*CustomerLicense) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{40}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *CustomerLicense) GetLicense() *License {
@@ -3960,7 +4251,7 @@ type Quota struct {
 
 func (x *Quota) Reset() {
 	*x = Quota{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[41]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3972,7 +4263,7 @@ func (x *Quota) String() string {
 func (*Quota) ProtoMessage() {}
 
 func (x *Quota) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[41]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3985,7 +4276,7 @@ func (x *Quota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quota.ProtoReflect.Descriptor instead.
 func (*Quota) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{41}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Quota) GetLimit() uint32 {
@@ -4033,7 +4324,7 @@ type CustomerTitle struct {
 
 func (x *CustomerTitle) Reset() {
 	*x = CustomerTitle{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[42]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4045,7 +4336,7 @@ func (x *CustomerTitle) String() string {
 func (*CustomerTitle) ProtoMessage() {}
 
 func (x *CustomerTitle) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[42]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4058,7 +4349,7 @@ func (x *CustomerTitle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomerTitle.ProtoReflect.Descriptor instead.
 func (*CustomerTitle) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{42}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *CustomerTitle) GetTitleId() string {
@@ -4108,7 +4399,7 @@ type CustomerStudio struct {
 
 func (x *CustomerStudio) Reset() {
 	*x = CustomerStudio{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[43]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4120,7 +4411,7 @@ func (x *CustomerStudio) String() string {
 func (*CustomerStudio) ProtoMessage() {}
 
 func (x *CustomerStudio) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[43]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4133,7 +4424,7 @@ func (x *CustomerStudio) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomerStudio.ProtoReflect.Descriptor instead.
 func (*CustomerStudio) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{43}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *CustomerStudio) GetStudioId() string {
@@ -4195,7 +4486,7 @@ type GetCustomerResponse struct {
 
 func (x *GetCustomerResponse) Reset() {
 	*x = GetCustomerResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[44]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4207,7 +4498,7 @@ func (x *GetCustomerResponse) String() string {
 func (*GetCustomerResponse) ProtoMessage() {}
 
 func (x *GetCustomerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[44]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4220,7 +4511,7 @@ func (x *GetCustomerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCustomerResponse.ProtoReflect.Descriptor instead.
 func (*GetCustomerResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{44}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *GetCustomerResponse) GetCustomerId() string {
@@ -4378,7 +4669,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[45]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4390,7 +4681,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[45]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4403,7 +4694,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{45}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Refusal) GetRule() Rule {
@@ -4504,7 +4795,7 @@ type RuleViolation struct {
 
 func (x *RuleViolation) Reset() {
 	*x = RuleViolation{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[46]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4516,7 +4807,7 @@ func (x *RuleViolation) String() string {
 func (*RuleViolation) ProtoMessage() {}
 
 func (x *RuleViolation) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[46]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4529,7 +4820,7 @@ func (x *RuleViolation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuleViolation.ProtoReflect.Descriptor instead.
 func (*RuleViolation) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{46}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *RuleViolation) GetRule() Rule {
@@ -4635,7 +4926,7 @@ type Remedy struct {
 
 func (x *Remedy) Reset() {
 	*x = Remedy{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[47]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4647,7 +4938,7 @@ func (x *Remedy) String() string {
 func (*Remedy) ProtoMessage() {}
 
 func (x *Remedy) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[47]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4660,7 +4951,7 @@ func (x *Remedy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remedy.ProtoReflect.Descriptor instead.
 func (*Remedy) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{47}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Remedy) GetDeviceId() string {
@@ -4692,7 +4983,7 @@ type SessionRequest struct {
 
 func (x *SessionRequest) Reset() {
 	*x = SessionRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[48]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4704,7 +4995,7 @@ func (x *SessionRequest) String() string {
 func (*SessionRequest) ProtoMessage() {}
 
 func (x *SessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[48]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4717,7 +5008,7 @@ func (x *SessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRequest.ProtoReflect.Descriptor instead.
 func (*SessionRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{48}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *SessionRequest) GetCalls() []*SessionCall {
@@ -4762,6 +5053,8 @@ type SessionCall struct {
 	//	*SessionCall_SelectDevices
 	//	*SessionCall_GrantException
 	//	*SessionCall_WithdrawException
+	//	*SessionCall_LendAllowance
+	//	*SessionCall_ReturnAllowance
 	Request       isSessionCall_Request `protobuf_oneof:"request"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4769,7 +5062,7 @@ type SessionCall struct {
 
 func (x *SessionCall) Reset() {
 	*x = SessionCall{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[49]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4781,7 +5074,7 @@ func (x *SessionCall) String() string {
 func (*SessionCall) ProtoMessage() {}
 
 func (x *SessionCall) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[49]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4794,7 +5087,7 @@ func (x *SessionCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionCall.ProtoReflect.Descriptor instead.
 func (*SessionCall) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{49}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *SessionCall) GetId() uint64 {
@@ -4951,6 +5244,24 @@ func (x *SessionCall) GetWithdrawException() *WithdrawExceptionRequest {
 	return nil
 }
 
+func (x *SessionCall) GetLendAllowance() *LendAllowanceRequest {
+	if x != nil {
+		if x, ok := x.Request.(*SessionCall_LendAllowance); ok {
+			return x.LendAllowance
+		}
+	}
+	return nil
+}
+
+func (x *SessionCall) GetReturnAllowance() *ReturnAllowanceRequest {
+	if x != nil {
+		if x, ok := x.Request.(*SessionCall_ReturnAllowance); ok {
+			return x.ReturnAllowance
+		}
+	}
+	return nil
+}
+
 type isSessionCall_Request interface {
 	isSessionCall_Request()
 }
@@ -5011,6 +5322,14 @@ type SessionCall_WithdrawException struct {
 	WithdrawException *WithdrawExceptionRequest `protobuf:"bytes,26,opt,name=withdraw_exception,json=withdrawException,proto3,oneof"`
 }
 
+type SessionCall_LendAllowance struct {
+	LendAllowance *LendAllowanceRequest `protobuf:"bytes,46,opt,name=lend_allowance,json=lendAllowance,proto3,oneof"`
+}
+
+type SessionCall_ReturnAllowance struct {
+	ReturnAllowance *ReturnAllowanceRequest `protobuf:"bytes,47,opt,name=return_allowance,json=returnAllowance,proto3,oneof"`
+}
+
 func (*SessionCall_AcquireLicense) isSessionCall_Request() {}
 
 func (*SessionCall_RenewLicense) isSessionCall_Request() {}
@@ -5039,6 +5358,10 @@ func (*SessionCall_GrantException) isSessionCall_Request() {}
 
 func (*SessionCall_WithdrawException) isSessionCall_Request() {}
 
+func (*SessionCall_LendAllowance) isSessionCall_Request() {}
+
+func (*SessionCall_ReturnAllowance) isSessionCall_Request() {}
+
 // SessionResponse is what the server of a session had to send at one time.
 type SessionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -5054,7 +5377,7 @@ type SessionResponse struct {
 
 func (x *SessionResponse) Reset() {
 	*x = SessionResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[50]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5066,7 +5389,7 @@ func (x *SessionResponse) String() string {
 func (*SessionResponse) ProtoMessage() {}
 
 func (x *SessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[50]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5079,7 +5402,7 @@ func (x *SessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionResponse.ProtoReflect.Descriptor instead.
 func (*SessionResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{50}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *SessionResponse) GetLimits() *SessionLimits {
@@ -5122,7 +5445,7 @@ type SessionLimits struct {
 
 func (x *SessionLimits) Reset() {
 	*x = SessionLimits{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[51]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5134,7 +5457,7 @@ func (x *SessionLimits) String() string {
 func (*SessionLimits) ProtoMessage() {}
 
 func (x *SessionLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[51]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5147,7 +5470,7 @@ func (x *SessionLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionLimits.ProtoReflect.Descriptor instead.
 func (*SessionLimits) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{51}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *SessionLimits) GetMaxMessageBytes() uint32 {
@@ -5207,6 +5530,8 @@ type SessionOutcome struct {
 	//	*SessionOutcome_SelectDevices
 	//	*SessionOutcome_GrantException
 	//	*SessionOutcome_WithdrawException
+	//	*SessionOutcome_LendAllowance
+	//	*SessionOutcome_ReturnAllowance
 	Outcome       isSessionOutcome_Outcome `protobuf_oneof:"outcome"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -5214,7 +5539,7 @@ type SessionOutcome struct {
 
 func (x *SessionOutcome) Reset() {
 	*x = SessionOutcome{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[52]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5226,7 +5551,7 @@ func (x *SessionOutcome) String() string {
 func (*SessionOutcome) ProtoMessage() {}
 
 func (x *SessionOutcome) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[52]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5239,7 +5564,7 @@ func (x *SessionOutcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionOutcome.ProtoReflect.Descriptor instead.
 func (*SessionOutcome) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{52}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *SessionOutcome) GetId() uint64 {
@@ -5391,6 +5716,24 @@ func (x *SessionOutcome) GetWithdrawException() *WithdrawExceptionResponse {
 	return nil
 }
 
+func (x *SessionOutcome) GetLendAllowance() *LendAllowanceResponse {
+	if x != nil {
+		if x, ok := x.Outcome.(*SessionOutcome_LendAllowance); ok {
+			return x.LendAllowance
+		}
+	}
+	return nil
+}
+
+func (x *SessionOutcome) GetReturnAllowance() *ReturnAllowanceResponse {
+	if x != nil {
+		if x, ok := x.Outcome.(*SessionOutcome_ReturnAllowance); ok {
+			return x.ReturnAllowance
+		}
+	}
+	return nil
+}
+
 type isSessionOutcome_Outcome interface {
 	isSessionOutcome_Outcome()
 }
@@ -5456,6 +5799,14 @@ type SessionOutcome_WithdrawException struct {
 	WithdrawException *WithdrawExceptionResponse `protobuf:"bytes,26,opt,name=withdraw_exception,json=withdrawException,proto3,oneof"`
 }
 
+type SessionOutcome_LendAllowance struct {
+	LendAllowance *LendAllowanceResponse `protobuf:"bytes,46,opt,name=lend_allowance,json=lendAllowance,proto3,oneof"`
+}
+
+type SessionOutcome_ReturnAllowance struct {
+	ReturnAllowance *ReturnAllowanceResponse `protobuf:"bytes,47,opt,name=return_allowance,json=returnAllowance,proto3,oneof"`
+}
+
 func (*SessionOutcome_Error) isSessionOutcome_Outcome() {}
 
 func (*SessionOutcome_AcquireLicense) isSessionOutcome_Outcome() {}
@@ -5486,6 +5837,10 @@ func (*SessionOutcome_GrantException) isSessionOutcome_Outcome() {}
 
 func (*SessionOutcome_WithdrawException) isSessionOutcome_Outcome() {}
 
+func (*SessionOutcome_LendAllowance) isSessionOutcome_Outcome() {}
+
+func (*SessionOutcome_ReturnAllowance) isSessionOutcome_Outcome() {}
+
 var File_licensed_v1_license_service_proto protoreflect.FileDescriptor
 
 const file_licensed_v1_license_service_proto_rawDesc = "" +
@@ -5505,7 +5860,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\brenewals\x18\b \x01(\rR\brenewals\x12\"\n" +
 	"\n" +
 	"play_hours\x18\x14 \x01(\rH\x00R\tplayHours\x88\x01\x01B\r\n" +
-	"\v_play_hours\"\xa8\x02\n" +
+	"\v_play_hours\"\xd3\x02\n" +
 	"\x15AcquireLicenseRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1b\n" +
@@ -5517,16 +5872,19 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\rvalidate_only\x18\x06 \x01(\bR\fvalidateOnly\x12!\n" +
 	"\fnew_download\x18\a \x01(\bR\vnewDownload\x12\x16\n" +
 	"\x06signed\x18\n" +
-	" \x01(\bR\x06signed\"\xa9\x01\n" +
+	" \x01(\bR\x06signed\x12)\n" +
+	"\x10signed_allowance\x18) \x01(\tR\x0fsignedAllowance\"\xe5\x01\n" +
 	"\x16AcquireLicenseResponse\x12.\n" +
 	"\alicense\x18\x01 \x01(\v2\x14.licensed.v1.LicenseR\alicense\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x1c\n" +
 	"\tduplicate\x18\x03 \x01(\bR\tduplicate\x12%\n" +
 	"\x0esigned_license\x18\n" +
-	" \x01(\tR\rsignedLicense\"J\n" +
+	" \x01(\tR\rsignedLicense\x12:\n" +
+	"\vprovisional\x18) \x01(\v2\x18.licensed.v1.ProvisionalR\vprovisional\"h\n" +
 	"\vProvisional\x12;\n" +
 	"\vaccepted_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"acceptedAt\"\xec\x01\n" +
+	"acceptedAt\x12\x1c\n" +
+	"\tallowance\x18  \x01(\x04R\tallowance\"\xec\x01\n" +
 	"\tAllowance\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x1b\n" +
 	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12\x1b\n" +
@@ -5535,7 +5893,28 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"gateway_id\x18\x04 \x01(\tR\tgatewayId\x123\n" +
 	"\alent_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x06lentAt\x129\n" +
 	"\n" +
-	"expires_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\xe7\x02\n" +
+	"expires_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\xee\x01\n" +
+	"\x14LendAllowanceRequest\x12\x1f\n" +
+	"\vcustomer_id\x18\x01 \x01(\tR\n" +
+	"customerId\x12\x1b\n" +
+	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12\x1b\n" +
+	"\ttitle_ids\x18\x03 \x03(\tR\btitleIds\x12\x1d\n" +
+	"\n" +
+	"command_id\x18\x04 \x01(\tR\tcommandId\x127\n" +
+	"\tissued_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bissuedAt\x12#\n" +
+	"\rvalidate_only\x18\x06 \x01(\bR\fvalidateOnly\"\xb2\x01\n" +
+	"\x15LendAllowanceResponse\x124\n" +
+	"\tallowance\x18\x01 \x01(\v2\x16.licensed.v1.AllowanceR\tallowance\x12)\n" +
+	"\x10signed_allowance\x18\x02 \x01(\tR\x0fsignedAllowance\x12\x1a\n" +
+	"\bsequence\x18\x03 \x01(\x04R\bsequence\x12\x1c\n" +
+	"\tduplicate\x18\x04 \x01(\bR\tduplicate\"\x81\x01\n" +
+	"\x16ReturnAllowanceRequest\x12\x1f\n" +
+	"\vcustomer_id\x18\x01 \x01(\tR\n" +
+	"customerId\x12\x1b\n" +
+	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12)\n" +
+	"\x10signed_allowance\x18\x03 \x01(\tR\x0fsignedAllowance\"6\n" +
+	"\x17ReturnAllowanceResponse\x12\x1b\n" +
+	"\ttitle_ids\x18\x01 \x03(\tR\btitleIds\"\xe7\x02\n" +
 	"\x13RenewLicenseRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1b\n" +
@@ -5909,7 +6288,8 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\btitle_id\x18\x02 \x01(\tR\atitleId\"\\\n" +
 	"\x0eSessionRequest\x12.\n" +
 	"\x05calls\x18\x01 \x03(\v2\x18.licensed.v1.SessionCallR\x05calls\x12\x1a\n" +
-	"\bcanceled\x18\x02 \x03(\x04R\bcanceled\"\xa4\t\n" +
+	"\bcanceled\x18\x02 \x03(\x04R\bcanceled\"\xc2\n" +
+	"\n" +
 	"\vSessionCall\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x123\n" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12 \n" +
@@ -5930,7 +6310,9 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\fget_customer\x18\x0e \x01(\v2\x1f.licensed.v1.GetCustomerRequestH\x00R\vgetCustomer\x12J\n" +
 	"\x0eselect_devices\x18\x0f \x01(\v2!.licensed.v1.SelectDevicesRequestH\x00R\rselectDevices\x12M\n" +
 	"\x0fgrant_exception\x18\x19 \x01(\v2\".licensed.v1.GrantExceptionRequestH\x00R\x0egrantException\x12V\n" +
-	"\x12withdraw_exception\x18\x1a \x01(\v2%.licensed.v1.WithdrawExceptionRequestH\x00R\x11withdrawExceptionB\t\n" +
+	"\x12withdraw_exception\x18\x1a \x01(\v2%.licensed.v1.WithdrawExceptionRequestH\x00R\x11withdrawException\x12J\n" +
+	"\x0elend_allowance\x18. \x01(\v2!.licensed.v1.LendAllowanceRequestH\x00R\rlendAllowance\x12P\n" +
+	"\x10return_allowance\x18/ \x01(\v2#.licensed.v1.ReturnAllowanceRequestH\x00R\x0freturnAllowanceB\t\n" +
 	"\arequest\"\x9d\x01\n" +
 	"\x0fSessionResponse\x122\n" +
 	"\x06limits\x18\x01 \x01(\v2\x1a.licensed.v1.SessionLimitsR\x06limits\x127\n" +
@@ -5943,7 +6325,8 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\tmax_calls\x18\x03 \x01(\rR\bmaxCalls\x12\x1b\n" +
 	"\tmax_bytes\x18\x04 \x01(\rR\bmaxBytes\x12:\n" +
 	"\vmax_timeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"maxTimeout\"\x8a\t\n" +
+	"maxTimeout\"\xaa\n" +
+	"\n" +
 	"\x0eSessionOutcome\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12*\n" +
 	"\x05error\x18\x02 \x01(\v2\x12.google.rpc.StatusH\x00R\x05error\x12N\n" +
@@ -5963,7 +6346,9 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\fget_customer\x18\x0e \x01(\v2 .licensed.v1.GetCustomerResponseH\x00R\vgetCustomer\x12K\n" +
 	"\x0eselect_devices\x18\x0f \x01(\v2\".licensed.v1.SelectDevicesResponseH\x00R\rselectDevices\x12N\n" +
 	"\x0fgrant_exception\x18\x19 \x01(\v2#.licensed.v1.GrantExceptionResponseH\x00R\x0egrantException\x12W\n" +
-	"\x12withdraw_exception\x18\x1a \x01(\v2&.licensed.v1.WithdrawExceptionResponseH\x00R\x11withdrawExceptionB\t\n" +
+	"\x12withdraw_exception\x18\x1a \x01(\v2&.licensed.v1.WithdrawExceptionResponseH\x00R\x11withdrawException\x12K\n" +
+	"\x0elend_allowance\x18. \x01(\v2\".licensed.v1.LendAllowanceResponseH\x00R\rlendAllowance\x12Q\n" +
+	"\x10return_allowance\x18/ \x01(\v2$.licensed.v1.ReturnAllowanceResponseH\x00R\x0freturnAllowanceB\t\n" +
 	"\aoutcome*l\n" +
 	"\bFactKind\x12\x19\n" +
 	"\x15FACT_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
@@ -6016,7 +6401,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x17RULE_NOTHING_TO_FORGIVE\x10\x1b\x12\x14\n" +
 	"\x10RULE_DATE_PASSED\x10\x1c\x12\x18\n" +
 	"\x14RULE_EXCEPTION_LIMIT\x10\x1d\x12\x17\n" +
-	"\x13RULE_MERGE_IS_FINAL\x10\x1e2\xe0\v\n" +
+	"\x13RULE_MERGE_IS_FINAL\x10\x1e2\xaa\r\n" +
 	"\x0eLicenseService\x12c\n" +
 	"\x0eAcquireLicense\x12\".licensed.v1.AcquireLicenseRequest\x1a#.licensed.v1.AcquireLicenseResponse\"\b\x8a\xcf\x18\x04\n" +
 	"\x02\x01\x02\x12]\n" +
@@ -6042,7 +6427,11 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x01\x05\x12\x01\x03\x12n\n" +
 	"\x11WithdrawException\x12%.licensed.v1.WithdrawExceptionRequest\x1a&.licensed.v1.WithdrawExceptionResponse\"\n" +
 	"\x8a\xcf\x18\x06\n" +
-	"\x01\x05\x12\x01\x03\x12b\n" +
+	"\x01\x05\x12\x01\x03\x12`\n" +
+	"\rLendAllowance\x12!.licensed.v1.LendAllowanceRequest\x1a\".licensed.v1.LendAllowanceResponse\"\b\x8a\xcf\x18\x04\n" +
+	"\x02\x01\x02\x12f\n" +
+	"\x0fReturnAllowance\x12#.licensed.v1.ReturnAllowanceRequest\x1a$.licensed.v1.ReturnAllowanceResponse\"\b\x8a\xcf\x18\x04\n" +
+	"\x02\x01\x02\x12b\n" +
 	"\fListLicenses\x12 .licensed.v1.ListLicensesRequest\x1a!.licensed.v1.ListLicensesResponse\"\r\x8a\xcf\x18\x06\n" +
 	"\x04\x01\x02\x03\x04\x90\x02\x01\x12e\n" +
 	"\rListDownloads\x12!.licensed.v1.ListDownloadsRequest\x1a\".licensed.v1.ListDownloadsResponse\"\r\x8a\xcf\x18\x06\n" +
@@ -6067,7 +6456,7 @@ func file_licensed_v1_license_service_proto_rawDescGZIP() []byte {
 }
 
 var file_licensed_v1_license_service_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_licensed_v1_license_service_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_licensed_v1_license_service_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_licensed_v1_license_service_proto_goTypes = []any{
 	(FactKind)(0),                     // 0: licensed.v1.FactKind
 	(StaleSource)(0),                  // 1: licensed.v1.StaleSource
@@ -6079,220 +6468,235 @@ var file_licensed_v1_license_service_proto_goTypes = []any{
 	(*AcquireLicenseResponse)(nil),    // 7: licensed.v1.AcquireLicenseResponse
 	(*Provisional)(nil),               // 8: licensed.v1.Provisional
 	(*Allowance)(nil),                 // 9: licensed.v1.Allowance
-	(*RenewLicenseRequest)(nil),       // 10: licensed.v1.RenewLicenseRequest
-	(*RenewLicenseResponse)(nil),      // 11: licensed.v1.RenewLicenseResponse
-	(*ReleaseLicenseRequest)(nil),     // 12: licensed.v1.ReleaseLicenseRequest
-	(*ReleaseLicenseResponse)(nil),    // 13: licensed.v1.ReleaseLicenseResponse
-	(*RecordPlaybackRequest)(nil),     // 14: licensed.v1.RecordPlaybackRequest
-	(*RecordPlaybackResponse)(nil),    // 15: licensed.v1.RecordPlaybackResponse
-	(*DeactivateDeviceRequest)(nil),   // 16: licensed.v1.DeactivateDeviceRequest
-	(*DeactivateDeviceResponse)(nil),  // 17: licensed.v1.DeactivateDeviceResponse
-	(*Removal)(nil),                   // 18: licensed.v1.Removal
-	(*ChangePlanRequest)(nil),         // 19: licensed.v1.ChangePlanRequest
-	(*ChangePlanResponse)(nil),        // 20: licensed.v1.ChangePlanResponse
-	(*Fact)(nil),                      // 21: licensed.v1.Fact
-	(*SyncDeviceRequest)(nil),         // 22: licensed.v1.SyncDeviceRequest
-	(*SyncDeviceResponse)(nil),        // 23: licensed.v1.SyncDeviceResponse
-	(*SelectDevicesRequest)(nil),      // 24: licensed.v1.SelectDevicesRequest
-	(*SelectDevicesResponse)(nil),     // 25: licensed.v1.SelectDevicesResponse
-	(*Stale)(nil),                     // 26: licensed.v1.Stale
-	(*Exception)(nil),                 // 27: licensed.v1.Exception
-	(*OtherLimit)(nil),                // 28: licensed.v1.OtherLimit
-	(*ForgivenRemoval)(nil),           // 29: licensed.v1.ForgivenRemoval
-	(*ForgivenUse)(nil),               // 30: licensed.v1.ForgivenUse
-	(*MergedDevice)(nil),              // 31: licensed.v1.MergedDevice
-	(*GrantExceptionRequest)(nil),     // 32: licensed.v1.GrantExceptionRequest
-	(*GrantExceptionResponse)(nil),    // 33: licensed.v1.GrantExceptionResponse
-	(*WithdrawExceptionRequest)(nil),  // 34: licensed.v1.WithdrawExceptionRequest
-	(*WithdrawExceptionResponse)(nil), // 35: licensed.v1.WithdrawExceptionResponse
-	(*ListLicensesRequest)(nil),       // 36: licensed.v1.ListLicensesRequest
-	(*ListLicensesResponse)(nil),      // 37: licensed.v1.ListLicensesResponse
-	(*ListDownloadsRequest)(nil),      // 38: licensed.v1.ListDownloadsRequest
-	(*Download)(nil),                  // 39: licensed.v1.Download
-	(*ListDownloadsResponse)(nil),     // 40: licensed.v1.ListDownloadsResponse
-	(*ListDevicesRequest)(nil),        // 41: licensed.v1.ListDevicesRequest
-	(*Device)(nil),                    // 42: licensed.v1.Device
-	(*ListDevicesResponse)(nil),       // 43: licensed.v1.ListDevicesResponse
-	(*GetCustomerRequest)(nil),        // 44: licensed.v1.GetCustomerRequest
-	(*CustomerLicense)(nil),           // 45: licensed.v1.CustomerLicense
-	(*Quota)(nil),                     // 46: licensed.v1.Quota
-	(*CustomerTitle)(nil),             // 47: licensed.v1.CustomerTitle
-	(*CustomerStudio)(nil),            // 48: licensed.v1.CustomerStudio
-	(*GetCustomerResponse)(nil),       // 49: licensed.v1.GetCustomerResponse
-	(*Refusal)(nil),                   // 50: licensed.v1.Refusal
-	(*RuleViolation)(nil),             // 51: licensed.v1.RuleViolation
-	(*Remedy)(nil),                    // 52: licensed.v1.Remedy
-	(*SessionRequest)(nil),            // 53: licensed.v1.SessionRequest
-	(*SessionCall)(nil),               // 54: licensed.v1.SessionCall
-	(*SessionResponse)(nil),           // 55: licensed.v1.SessionResponse
-	(*SessionLimits)(nil),             // 56: licensed.v1.SessionLimits
-	(*SessionOutcome)(nil),            // 57: licensed.v1.SessionOutcome
-	(*timestamppb.Timestamp)(nil),     // 58: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),       // 59: google.protobuf.Duration
-	(*status.Status)(nil),             // 60: google.rpc.Status
+	(*LendAllowanceRequest)(nil),      // 10: licensed.v1.LendAllowanceRequest
+	(*LendAllowanceResponse)(nil),     // 11: licensed.v1.LendAllowanceResponse
+	(*ReturnAllowanceRequest)(nil),    // 12: licensed.v1.ReturnAllowanceRequest
+	(*ReturnAllowanceResponse)(nil),   // 13: licensed.v1.ReturnAllowanceResponse
+	(*RenewLicenseRequest)(nil),       // 14: licensed.v1.RenewLicenseRequest
+	(*RenewLicenseResponse)(nil),      // 15: licensed.v1.RenewLicenseResponse
+	(*ReleaseLicenseRequest)(nil),     // 16: licensed.v1.ReleaseLicenseRequest
+	(*ReleaseLicenseResponse)(nil),    // 17: licensed.v1.ReleaseLicenseResponse
+	(*RecordPlaybackRequest)(nil),     // 18: licensed.v1.RecordPlaybackRequest
+	(*RecordPlaybackResponse)(nil),    // 19: licensed.v1.RecordPlaybackResponse
+	(*DeactivateDeviceRequest)(nil),   // 20: licensed.v1.DeactivateDeviceRequest
+	(*DeactivateDeviceResponse)(nil),  // 21: licensed.v1.DeactivateDeviceResponse
+	(*Removal)(nil),                   // 22: licensed.v1.Removal
+	(*ChangePlanRequest)(nil),         // 23: licensed.v1.ChangePlanRequest
+	(*ChangePlanResponse)(nil),        // 24: licensed.v1.ChangePlanResponse
+	(*Fact)(nil),                      // 25: licensed.v1.Fact
+	(*SyncDeviceRequest)(nil),         // 26: licensed.v1.SyncDeviceRequest
+	(*SyncDeviceResponse)(nil),        // 27: licensed.v1.SyncDeviceResponse
+	(*SelectDevicesRequest)(nil),      // 28: licensed.v1.SelectDevicesRequest
+	(*SelectDevicesResponse)(nil),     // 29: licensed.v1.SelectDevicesResponse
+	(*Stale)(nil),                     // 30: licensed.v1.Stale
+	(*Exception)(nil),                 // 31: licensed.v1.Exception
+	(*OtherLimit)(nil),                // 32: licensed.v1.OtherLimit
+	(*ForgivenRemoval)(nil),           // 33: licensed.v1.ForgivenRemoval
+	(*ForgivenUse)(nil),               // 34: licensed.v1.ForgivenUse
+	(*MergedDevice)(nil),              // 35: licensed.v1.MergedDevice
+	(*GrantExceptionRequest)(nil),     // 36: licensed.v1.GrantExceptionRequest
+	(*GrantExceptionResponse)(nil),    // 37: licensed.v1.GrantExceptionResponse
+	(*WithdrawExceptionRequest)(nil),  // 38: licensed.v1.WithdrawExceptionRequest
+	(*WithdrawExceptionResponse)(nil), // 39: licensed.v1.WithdrawExceptionResponse
+	(*ListLicensesRequest)(nil),       // 40: licensed.v1.ListLicensesRequest
+	(*ListLicensesResponse)(nil),      // 41: licensed.v1.ListLicensesResponse
+	(*ListDownloadsRequest)(nil),      // 42: licensed.v1.ListDownloadsRequest
+	(*Download)(nil),                  // 43: licensed.v1.Download
+	(*ListDownloadsResponse)(nil),     // 44: licensed.v1.ListDownloadsResponse
+	(*ListDevicesRequest)(nil),        // 45: licensed.v1.ListDevicesRequest
+	(*Device)(nil),                    // 46: licensed.v1.Device
+	(*ListDevicesResponse)(nil),       // 47: licensed.v1.ListDevicesResponse
+	(*GetCustomerRequest)(nil),        // 48: licensed.v1.GetCustomerRequest
+	(*CustomerLicense)(nil),           // 49: licensed.v1.CustomerLicense
+	(*Quota)(nil),                     // 50: licensed.v1.Quota
+	(*CustomerTitle)(nil),             // 51: licensed.v1.CustomerTitle
+	(*CustomerStudio)(nil),            // 52: licensed.v1.CustomerStudio
+	(*GetCustomerResponse)(nil),       // 53: licensed.v1.GetCustomerResponse
+	(*Refusal)(nil),                   // 54: licensed.v1.Refusal
+	(*RuleViolation)(nil),             // 55: licensed.v1.RuleViolation
+	(*Remedy)(nil),                    // 56: licensed.v1.Remedy
+	(*SessionRequest)(nil),            // 57: licensed.v1.SessionRequest
+	(*SessionCall)(nil),               // 58: licensed.v1.SessionCall
+	(*SessionResponse)(nil),           // 59: licensed.v1.SessionResponse
+	(*SessionLimits)(nil),             // 60: licensed.v1.SessionLimits
+	(*SessionOutcome)(nil),            // 61: licensed.v1.SessionOutcome
+	(*timestamppb.Timestamp)(nil),     // 62: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 63: google.protobuf.Duration
+	(*status.Status)(nil),             // 64: google.rpc.Status
 }
 var file_licensed_v1_license_service_proto_depIdxs = []int32{
-	58,  // 0: licensed.v1.License.acquired_at:type_name -> google.protobuf.Timestamp
-	58,  // 1: licensed.v1.License.expires_at:type_name -> google.protobuf.Timestamp
-	58,  // 2: licensed.v1.AcquireLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
+	62,  // 0: licensed.v1.License.acquired_at:type_name -> google.protobuf.Timestamp
+	62,  // 1: licensed.v1.License.expires_at:type_name -> google.protobuf.Timestamp
+	62,  // 2: licensed.v1.AcquireLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
 	5,   // 3: licensed.v1.AcquireLicenseResponse.license:type_name -> licensed.v1.License
-	58,  // 4: licensed.v1.Provisional.accepted_at:type_name -> google.protobuf.Timestamp
-	58,  // 5: licensed.v1.Allowance.lent_at:type_name -> google.protobuf.Timestamp
-	58,  // 6: licensed.v1.Allowance.expires_at:type_name -> google.protobuf.Timestamp
-	58,  // 7: licensed.v1.RenewLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
-	58,  // 8: licensed.v1.RenewLicenseRequest.acquired_at:type_name -> google.protobuf.Timestamp
-	5,   // 9: licensed.v1.RenewLicenseResponse.license:type_name -> licensed.v1.License
-	8,   // 10: licensed.v1.RenewLicenseResponse.provisional:type_name -> licensed.v1.Provisional
-	58,  // 11: licensed.v1.ReleaseLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
-	58,  // 12: licensed.v1.ReleaseLicenseRequest.acquired_at:type_name -> google.protobuf.Timestamp
-	5,   // 13: licensed.v1.ReleaseLicenseResponse.license:type_name -> licensed.v1.License
-	8,   // 14: licensed.v1.ReleaseLicenseResponse.provisional:type_name -> licensed.v1.Provisional
-	58,  // 15: licensed.v1.RecordPlaybackRequest.issued_at:type_name -> google.protobuf.Timestamp
-	58,  // 16: licensed.v1.RecordPlaybackRequest.played_at:type_name -> google.protobuf.Timestamp
-	58,  // 17: licensed.v1.RecordPlaybackRequest.sent_at:type_name -> google.protobuf.Timestamp
-	5,   // 18: licensed.v1.RecordPlaybackResponse.license:type_name -> licensed.v1.License
-	58,  // 19: licensed.v1.DeactivateDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
-	58,  // 20: licensed.v1.DeactivateDeviceRequest.activated_at:type_name -> google.protobuf.Timestamp
-	18,  // 21: licensed.v1.DeactivateDeviceResponse.removal:type_name -> licensed.v1.Removal
-	58,  // 22: licensed.v1.ChangePlanRequest.issued_at:type_name -> google.protobuf.Timestamp
-	58,  // 23: licensed.v1.ChangePlanRequest.plan_changed_at:type_name -> google.protobuf.Timestamp
-	58,  // 24: licensed.v1.ChangePlanResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
-	0,   // 25: licensed.v1.Fact.kind:type_name -> licensed.v1.FactKind
-	58,  // 26: licensed.v1.Fact.at:type_name -> google.protobuf.Timestamp
-	58,  // 27: licensed.v1.SyncDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
-	21,  // 28: licensed.v1.SyncDeviceRequest.facts:type_name -> licensed.v1.Fact
-	58,  // 29: licensed.v1.SyncDeviceRequest.sent_at:type_name -> google.protobuf.Timestamp
-	8,   // 30: licensed.v1.SyncDeviceResponse.provisional:type_name -> licensed.v1.Provisional
-	58,  // 31: licensed.v1.SelectDevicesRequest.issued_at:type_name -> google.protobuf.Timestamp
-	58,  // 32: licensed.v1.Stale.as_of:type_name -> google.protobuf.Timestamp
-	1,   // 33: licensed.v1.Stale.source:type_name -> licensed.v1.StaleSource
-	58,  // 34: licensed.v1.Exception.granted_at:type_name -> google.protobuf.Timestamp
-	58,  // 35: licensed.v1.Exception.until:type_name -> google.protobuf.Timestamp
-	28,  // 36: licensed.v1.Exception.limit:type_name -> licensed.v1.OtherLimit
-	29,  // 37: licensed.v1.Exception.removal:type_name -> licensed.v1.ForgivenRemoval
-	30,  // 38: licensed.v1.Exception.use:type_name -> licensed.v1.ForgivenUse
-	31,  // 39: licensed.v1.Exception.merge:type_name -> licensed.v1.MergedDevice
-	2,   // 40: licensed.v1.OtherLimit.kind:type_name -> licensed.v1.LimitKind
-	58,  // 41: licensed.v1.ForgivenRemoval.removed_at:type_name -> google.protobuf.Timestamp
-	58,  // 42: licensed.v1.ForgivenUse.used_at:type_name -> google.protobuf.Timestamp
-	58,  // 43: licensed.v1.GrantExceptionRequest.issued_at:type_name -> google.protobuf.Timestamp
-	58,  // 44: licensed.v1.GrantExceptionRequest.until:type_name -> google.protobuf.Timestamp
-	28,  // 45: licensed.v1.GrantExceptionRequest.limit:type_name -> licensed.v1.OtherLimit
-	29,  // 46: licensed.v1.GrantExceptionRequest.removal:type_name -> licensed.v1.ForgivenRemoval
-	30,  // 47: licensed.v1.GrantExceptionRequest.use:type_name -> licensed.v1.ForgivenUse
-	31,  // 48: licensed.v1.GrantExceptionRequest.merge:type_name -> licensed.v1.MergedDevice
-	27,  // 49: licensed.v1.GrantExceptionResponse.exception:type_name -> licensed.v1.Exception
-	58,  // 50: licensed.v1.WithdrawExceptionRequest.issued_at:type_name -> google.protobuf.Timestamp
-	27,  // 51: licensed.v1.WithdrawExceptionResponse.exception:type_name -> licensed.v1.Exception
-	5,   // 52: licensed.v1.ListLicensesResponse.licenses:type_name -> licensed.v1.License
-	26,  // 53: licensed.v1.ListLicensesResponse.stale:type_name -> licensed.v1.Stale
-	58,  // 54: licensed.v1.ListDownloadsRequest.since:type_name -> google.protobuf.Timestamp
-	58,  // 55: licensed.v1.Download.at:type_name -> google.protobuf.Timestamp
-	39,  // 56: licensed.v1.ListDownloadsResponse.downloads:type_name -> licensed.v1.Download
-	58,  // 57: licensed.v1.ListDownloadsResponse.next_allowed_at:type_name -> google.protobuf.Timestamp
-	26,  // 58: licensed.v1.ListDownloadsResponse.stale:type_name -> licensed.v1.Stale
-	58,  // 59: licensed.v1.Device.last_download_at:type_name -> google.protobuf.Timestamp
-	58,  // 60: licensed.v1.Device.activated_at:type_name -> google.protobuf.Timestamp
-	46,  // 61: licensed.v1.Device.licenses:type_name -> licensed.v1.Quota
-	42,  // 62: licensed.v1.ListDevicesResponse.devices:type_name -> licensed.v1.Device
-	58,  // 63: licensed.v1.ListDevicesResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
-	26,  // 64: licensed.v1.ListDevicesResponse.stale:type_name -> licensed.v1.Stale
-	27,  // 65: licensed.v1.ListDevicesResponse.exceptions:type_name -> licensed.v1.Exception
-	5,   // 66: licensed.v1.CustomerLicense.license:type_name -> licensed.v1.License
-	3,   // 67: licensed.v1.CustomerLicense.status:type_name -> licensed.v1.LicenseStatus
-	58,  // 68: licensed.v1.CustomerLicense.first_played_at:type_name -> google.protobuf.Timestamp
-	58,  // 69: licensed.v1.Quota.next_at:type_name -> google.protobuf.Timestamp
-	46,  // 70: licensed.v1.CustomerTitle.yearly:type_name -> licensed.v1.Quota
-	46,  // 71: licensed.v1.CustomerStudio.licenses:type_name -> licensed.v1.Quota
-	58,  // 72: licensed.v1.GetCustomerResponse.as_of:type_name -> google.protobuf.Timestamp
-	58,  // 73: licensed.v1.GetCustomerResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
-	46,  // 74: licensed.v1.GetCustomerResponse.devices_in_use:type_name -> licensed.v1.Quota
-	46,  // 75: licensed.v1.GetCustomerResponse.deactivations:type_name -> licensed.v1.Quota
-	46,  // 76: licensed.v1.GetCustomerResponse.monthly_downloads:type_name -> licensed.v1.Quota
-	58,  // 77: licensed.v1.GetCustomerResponse.grace_until:type_name -> google.protobuf.Timestamp
-	42,  // 78: licensed.v1.GetCustomerResponse.devices:type_name -> licensed.v1.Device
-	45,  // 79: licensed.v1.GetCustomerResponse.licenses:type_name -> licensed.v1.CustomerLicense
-	47,  // 80: licensed.v1.GetCustomerResponse.titles:type_name -> licensed.v1.CustomerTitle
-	48,  // 81: licensed.v1.GetCustomerResponse.studios:type_name -> licensed.v1.CustomerStudio
-	9,   // 82: licensed.v1.GetCustomerResponse.allowances:type_name -> licensed.v1.Allowance
-	26,  // 83: licensed.v1.GetCustomerResponse.stale:type_name -> licensed.v1.Stale
-	27,  // 84: licensed.v1.GetCustomerResponse.exceptions:type_name -> licensed.v1.Exception
-	4,   // 85: licensed.v1.Refusal.rule:type_name -> licensed.v1.Rule
-	58,  // 86: licensed.v1.Refusal.next_allowed_at:type_name -> google.protobuf.Timestamp
-	51,  // 87: licensed.v1.Refusal.violations:type_name -> licensed.v1.RuleViolation
-	4,   // 88: licensed.v1.RuleViolation.rule:type_name -> licensed.v1.Rule
-	58,  // 89: licensed.v1.RuleViolation.next_allowed_at:type_name -> google.protobuf.Timestamp
-	52,  // 90: licensed.v1.RuleViolation.freed_by:type_name -> licensed.v1.Remedy
-	58,  // 91: licensed.v1.RuleViolation.exception_until:type_name -> google.protobuf.Timestamp
-	54,  // 92: licensed.v1.SessionRequest.calls:type_name -> licensed.v1.SessionCall
-	59,  // 93: licensed.v1.SessionCall.timeout:type_name -> google.protobuf.Duration
-	6,   // 94: licensed.v1.SessionCall.acquire_license:type_name -> licensed.v1.AcquireLicenseRequest
-	10,  // 95: licensed.v1.SessionCall.renew_license:type_name -> licensed.v1.RenewLicenseRequest
-	12,  // 96: licensed.v1.SessionCall.release_license:type_name -> licensed.v1.ReleaseLicenseRequest
-	14,  // 97: licensed.v1.SessionCall.record_playback:type_name -> licensed.v1.RecordPlaybackRequest
-	16,  // 98: licensed.v1.SessionCall.deactivate_device:type_name -> licensed.v1.DeactivateDeviceRequest
-	19,  // 99: licensed.v1.SessionCall.change_plan:type_name -> licensed.v1.ChangePlanRequest
-	36,  // 100: licensed.v1.SessionCall.list_licenses:type_name -> licensed.v1.ListLicensesRequest
-	38,  // 101: licensed.v1.SessionCall.list_downloads:type_name -> licensed.v1.ListDownloadsRequest
-	41,  // 102: licensed.v1.SessionCall.list_devices:type_name -> licensed.v1.ListDevicesRequest
-	22,  // 103: licensed.v1.SessionCall.sync_device:type_name -> licensed.v1.SyncDeviceRequest
-	44,  // 104: licensed.v1.SessionCall.get_customer:type_name -> licensed.v1.GetCustomerRequest
-	24,  // 105: licensed.v1.SessionCall.select_devices:type_name -> licensed.v1.SelectDevicesRequest
-	32,  // 106: licensed.v1.SessionCall.grant_exception:type_name -> licensed.v1.GrantExceptionRequest
-	34,  // 107: licensed.v1.SessionCall.withdraw_exception:type_name -> licensed.v1.WithdrawExceptionRequest
-	56,  // 108: licensed.v1.SessionResponse.limits:type_name -> licensed.v1.SessionLimits
-	57,  // 109: licensed.v1.SessionResponse.outcomes:type_name -> licensed.v1.SessionOutcome
-	59,  // 110: licensed.v1.SessionLimits.max_timeout:type_name -> google.protobuf.Duration
-	60,  // 111: licensed.v1.SessionOutcome.error:type_name -> google.rpc.Status
-	7,   // 112: licensed.v1.SessionOutcome.acquire_license:type_name -> licensed.v1.AcquireLicenseResponse
-	11,  // 113: licensed.v1.SessionOutcome.renew_license:type_name -> licensed.v1.RenewLicenseResponse
-	13,  // 114: licensed.v1.SessionOutcome.release_license:type_name -> licensed.v1.ReleaseLicenseResponse
-	15,  // 115: licensed.v1.SessionOutcome.record_playback:type_name -> licensed.v1.RecordPlaybackResponse
-	17,  // 116: licensed.v1.SessionOutcome.deactivate_device:type_name -> licensed.v1.DeactivateDeviceResponse
-	20,  // 117: licensed.v1.SessionOutcome.change_plan:type_name -> licensed.v1.ChangePlanResponse
-	37,  // 118: licensed.v1.SessionOutcome.list_licenses:type_name -> licensed.v1.ListLicensesResponse
-	40,  // 119: licensed.v1.SessionOutcome.list_downloads:type_name -> licensed.v1.ListDownloadsResponse
-	43,  // 120: licensed.v1.SessionOutcome.list_devices:type_name -> licensed.v1.ListDevicesResponse
-	23,  // 121: licensed.v1.SessionOutcome.sync_device:type_name -> licensed.v1.SyncDeviceResponse
-	49,  // 122: licensed.v1.SessionOutcome.get_customer:type_name -> licensed.v1.GetCustomerResponse
-	25,  // 123: licensed.v1.SessionOutcome.select_devices:type_name -> licensed.v1.SelectDevicesResponse
-	33,  // 124: licensed.v1.SessionOutcome.grant_exception:type_name -> licensed.v1.GrantExceptionResponse
-	35,  // 125: licensed.v1.SessionOutcome.withdraw_exception:type_name -> licensed.v1.WithdrawExceptionResponse
-	6,   // 126: licensed.v1.LicenseService.AcquireLicense:input_type -> licensed.v1.AcquireLicenseRequest
-	10,  // 127: licensed.v1.LicenseService.RenewLicense:input_type -> licensed.v1.RenewLicenseRequest
-	12,  // 128: licensed.v1.LicenseService.ReleaseLicense:input_type -> licensed.v1.ReleaseLicenseRequest
-	14,  // 129: licensed.v1.LicenseService.RecordPlayback:input_type -> licensed.v1.RecordPlaybackRequest
-	16,  // 130: licensed.v1.LicenseService.DeactivateDevice:input_type -> licensed.v1.DeactivateDeviceRequest
-	19,  // 131: licensed.v1.LicenseService.ChangePlan:input_type -> licensed.v1.ChangePlanRequest
-	22,  // 132: licensed.v1.LicenseService.SyncDevice:input_type -> licensed.v1.SyncDeviceRequest
-	24,  // 133: licensed.v1.LicenseService.SelectDevices:input_type -> licensed.v1.SelectDevicesRequest
-	32,  // 134: licensed.v1.LicenseService.GrantException:input_type -> licensed.v1.GrantExceptionRequest
-	34,  // 135: licensed.v1.LicenseService.WithdrawException:input_type -> licensed.v1.WithdrawExceptionRequest
-	36,  // 136: licensed.v1.LicenseService.ListLicenses:input_type -> licensed.v1.ListLicensesRequest
-	38,  // 137: licensed.v1.LicenseService.ListDownloads:input_type -> licensed.v1.ListDownloadsRequest
-	41,  // 138: licensed.v1.LicenseService.ListDevices:input_type -> licensed.v1.ListDevicesRequest
-	44,  // 139: licensed.v1.LicenseService.GetCustomer:input_type -> licensed.v1.GetCustomerRequest
-	53,  // 140: licensed.v1.LicenseService.Session:input_type -> licensed.v1.SessionRequest
-	7,   // 141: licensed.v1.LicenseService.AcquireLicense:output_type -> licensed.v1.AcquireLicenseResponse
-	11,  // 142: licensed.v1.LicenseService.RenewLicense:output_type -> licensed.v1.RenewLicenseResponse
-	13,  // 143: licensed.v1.LicenseService.ReleaseLicense:output_type -> licensed.v1.ReleaseLicenseResponse
-	15,  // 144: licensed.v1.LicenseService.RecordPlayback:output_type -> licensed.v1.RecordPlaybackResponse
-	17,  // 145: licensed.v1.LicenseService.DeactivateDevice:output_type -> licensed.v1.DeactivateDeviceResponse
-	20,  // 146: licensed.v1.LicenseService.ChangePlan:output_type -> licensed.v1.ChangePlanResponse
-	23,  // 147: licensed.v1.LicenseService.SyncDevice:output_type -> licensed.v1.SyncDeviceResponse
-	25,  // 148: licensed.v1.LicenseService.SelectDevices:output_type -> licensed.v1.SelectDevicesResponse
-	33,  // 149: licensed.v1.LicenseService.GrantException:output_type -> licensed.v1.GrantExceptionResponse
-	35,  // 150: licensed.v1.LicenseService.WithdrawException:output_type -> licensed.v1.WithdrawExceptionResponse
-	37,  // 151: licensed.v1.LicenseService.ListLicenses:output_type -> licensed.v1.ListLicensesResponse
-	40,  // 152: licensed.v1.LicenseService.ListDownloads:output_type -> licensed.v1.ListDownloadsResponse
-	43,  // 153: licensed.v1.LicenseService.ListDevices:output_type -> licensed.v1.ListDevicesResponse
-	49,  // 154: licensed.v1.LicenseService.GetCustomer:output_type -> licensed.v1.GetCustomerResponse
-	55,  // 155: licensed.v1.LicenseService.Session:output_type -> licensed.v1.SessionResponse
-	141, // [141:156] is the sub-list for method output_type
-	126, // [126:141] is the sub-list for method input_type
-	126, // [126:126] is the sub-list for extension type_name
-	126, // [126:126] is the sub-list for extension extendee
-	0,   // [0:126] is the sub-list for field type_name
+	8,   // 4: licensed.v1.AcquireLicenseResponse.provisional:type_name -> licensed.v1.Provisional
+	62,  // 5: licensed.v1.Provisional.accepted_at:type_name -> google.protobuf.Timestamp
+	62,  // 6: licensed.v1.Allowance.lent_at:type_name -> google.protobuf.Timestamp
+	62,  // 7: licensed.v1.Allowance.expires_at:type_name -> google.protobuf.Timestamp
+	62,  // 8: licensed.v1.LendAllowanceRequest.issued_at:type_name -> google.protobuf.Timestamp
+	9,   // 9: licensed.v1.LendAllowanceResponse.allowance:type_name -> licensed.v1.Allowance
+	62,  // 10: licensed.v1.RenewLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
+	62,  // 11: licensed.v1.RenewLicenseRequest.acquired_at:type_name -> google.protobuf.Timestamp
+	5,   // 12: licensed.v1.RenewLicenseResponse.license:type_name -> licensed.v1.License
+	8,   // 13: licensed.v1.RenewLicenseResponse.provisional:type_name -> licensed.v1.Provisional
+	62,  // 14: licensed.v1.ReleaseLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
+	62,  // 15: licensed.v1.ReleaseLicenseRequest.acquired_at:type_name -> google.protobuf.Timestamp
+	5,   // 16: licensed.v1.ReleaseLicenseResponse.license:type_name -> licensed.v1.License
+	8,   // 17: licensed.v1.ReleaseLicenseResponse.provisional:type_name -> licensed.v1.Provisional
+	62,  // 18: licensed.v1.RecordPlaybackRequest.issued_at:type_name -> google.protobuf.Timestamp
+	62,  // 19: licensed.v1.RecordPlaybackRequest.played_at:type_name -> google.protobuf.Timestamp
+	62,  // 20: licensed.v1.RecordPlaybackRequest.sent_at:type_name -> google.protobuf.Timestamp
+	5,   // 21: licensed.v1.RecordPlaybackResponse.license:type_name -> licensed.v1.License
+	62,  // 22: licensed.v1.DeactivateDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
+	62,  // 23: licensed.v1.DeactivateDeviceRequest.activated_at:type_name -> google.protobuf.Timestamp
+	22,  // 24: licensed.v1.DeactivateDeviceResponse.removal:type_name -> licensed.v1.Removal
+	62,  // 25: licensed.v1.ChangePlanRequest.issued_at:type_name -> google.protobuf.Timestamp
+	62,  // 26: licensed.v1.ChangePlanRequest.plan_changed_at:type_name -> google.protobuf.Timestamp
+	62,  // 27: licensed.v1.ChangePlanResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
+	0,   // 28: licensed.v1.Fact.kind:type_name -> licensed.v1.FactKind
+	62,  // 29: licensed.v1.Fact.at:type_name -> google.protobuf.Timestamp
+	62,  // 30: licensed.v1.SyncDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
+	25,  // 31: licensed.v1.SyncDeviceRequest.facts:type_name -> licensed.v1.Fact
+	62,  // 32: licensed.v1.SyncDeviceRequest.sent_at:type_name -> google.protobuf.Timestamp
+	8,   // 33: licensed.v1.SyncDeviceResponse.provisional:type_name -> licensed.v1.Provisional
+	62,  // 34: licensed.v1.SelectDevicesRequest.issued_at:type_name -> google.protobuf.Timestamp
+	62,  // 35: licensed.v1.Stale.as_of:type_name -> google.protobuf.Timestamp
+	1,   // 36: licensed.v1.Stale.source:type_name -> licensed.v1.StaleSource
+	62,  // 37: licensed.v1.Exception.granted_at:type_name -> google.protobuf.Timestamp
+	62,  // 38: licensed.v1.Exception.until:type_name -> google.protobuf.Timestamp
+	32,  // 39: licensed.v1.Exception.limit:type_name -> licensed.v1.OtherLimit
+	33,  // 40: licensed.v1.Exception.removal:type_name -> licensed.v1.ForgivenRemoval
+	34,  // 41: licensed.v1.Exception.use:type_name -> licensed.v1.ForgivenUse
+	35,  // 42: licensed.v1.Exception.merge:type_name -> licensed.v1.MergedDevice
+	2,   // 43: licensed.v1.OtherLimit.kind:type_name -> licensed.v1.LimitKind
+	62,  // 44: licensed.v1.ForgivenRemoval.removed_at:type_name -> google.protobuf.Timestamp
+	62,  // 45: licensed.v1.ForgivenUse.used_at:type_name -> google.protobuf.Timestamp
+	62,  // 46: licensed.v1.GrantExceptionRequest.issued_at:type_name -> google.protobuf.Timestamp
+	62,  // 47: licensed.v1.GrantExceptionRequest.until:type_name -> google.protobuf.Timestamp
+	32,  // 48: licensed.v1.GrantExceptionRequest.limit:type_name -> licensed.v1.OtherLimit
+	33,  // 49: licensed.v1.GrantExceptionRequest.removal:type_name -> licensed.v1.ForgivenRemoval
+	34,  // 50: licensed.v1.GrantExceptionRequest.use:type_name -> licensed.v1.ForgivenUse
+	35,  // 51: licensed.v1.GrantExceptionRequest.merge:type_name -> licensed.v1.MergedDevice
+	31,  // 52: licensed.v1.GrantExceptionResponse.exception:type_name -> licensed.v1.Exception
+	62,  // 53: licensed.v1.WithdrawExceptionRequest.issued_at:type_name -> google.protobuf.Timestamp
+	31,  // 54: licensed.v1.WithdrawExceptionResponse.exception:type_name -> licensed.v1.Exception
+	5,   // 55: licensed.v1.ListLicensesResponse.licenses:type_name -> licensed.v1.License
+	30,  // 56: licensed.v1.ListLicensesResponse.stale:type_name -> licensed.v1.Stale
+	62,  // 57: licensed.v1.ListDownloadsRequest.since:type_name -> google.protobuf.Timestamp
+	62,  // 58: licensed.v1.Download.at:type_name -> google.protobuf.Timestamp
+	43,  // 59: licensed.v1.ListDownloadsResponse.downloads:type_name -> licensed.v1.Download
+	62,  // 60: licensed.v1.ListDownloadsResponse.next_allowed_at:type_name -> google.protobuf.Timestamp
+	30,  // 61: licensed.v1.ListDownloadsResponse.stale:type_name -> licensed.v1.Stale
+	62,  // 62: licensed.v1.Device.last_download_at:type_name -> google.protobuf.Timestamp
+	62,  // 63: licensed.v1.Device.activated_at:type_name -> google.protobuf.Timestamp
+	50,  // 64: licensed.v1.Device.licenses:type_name -> licensed.v1.Quota
+	46,  // 65: licensed.v1.ListDevicesResponse.devices:type_name -> licensed.v1.Device
+	62,  // 66: licensed.v1.ListDevicesResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
+	30,  // 67: licensed.v1.ListDevicesResponse.stale:type_name -> licensed.v1.Stale
+	31,  // 68: licensed.v1.ListDevicesResponse.exceptions:type_name -> licensed.v1.Exception
+	5,   // 69: licensed.v1.CustomerLicense.license:type_name -> licensed.v1.License
+	3,   // 70: licensed.v1.CustomerLicense.status:type_name -> licensed.v1.LicenseStatus
+	62,  // 71: licensed.v1.CustomerLicense.first_played_at:type_name -> google.protobuf.Timestamp
+	62,  // 72: licensed.v1.Quota.next_at:type_name -> google.protobuf.Timestamp
+	50,  // 73: licensed.v1.CustomerTitle.yearly:type_name -> licensed.v1.Quota
+	50,  // 74: licensed.v1.CustomerStudio.licenses:type_name -> licensed.v1.Quota
+	62,  // 75: licensed.v1.GetCustomerResponse.as_of:type_name -> google.protobuf.Timestamp
+	62,  // 76: licensed.v1.GetCustomerResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
+	50,  // 77: licensed.v1.GetCustomerResponse.devices_in_use:type_name -> licensed.v1.Quota
+	50,  // 78: licensed.v1.GetCustomerResponse.deactivations:type_name -> licensed.v1.Quota
+	50,  // 79: licensed.v1.GetCustomerResponse.monthly_downloads:type_name -> licensed.v1.Quota
+	62,  // 80: licensed.v1.GetCustomerResponse.grace_until:type_name -> google.protobuf.Timestamp
+	46,  // 81: licensed.v1.GetCustomerResponse.devices:type_name -> licensed.v1.Device
+	49,  // 82: licensed.v1.GetCustomerResponse.licenses:type_name -> licensed.v1.CustomerLicense
+	51,  // 83: licensed.v1.GetCustomerResponse.titles:type_name -> licensed.v1.CustomerTitle
+	52,  // 84: licensed.v1.GetCustomerResponse.studios:type_name -> licensed.v1.CustomerStudio
+	9,   // 85: licensed.v1.GetCustomerResponse.allowances:type_name -> licensed.v1.Allowance
+	30,  // 86: licensed.v1.GetCustomerResponse.stale:type_name -> licensed.v1.Stale
+	31,  // 87: licensed.v1.GetCustomerResponse.exceptions:type_name -> licensed.v1.Exception
+	4,   // 88: licensed.v1.Refusal.rule:type_name -> licensed.v1.Rule
+	62,  // 89: licensed.v1.Refusal.next_allowed_at:type_name -> google.protobuf.Timestamp
+	55,  // 90: licensed.v1.Refusal.violations:type_name -> licensed.v1.RuleViolation
+	4,   // 91: licensed.v1.RuleViolation.rule:type_name -> licensed.v1.Rule
+	62,  // 92: licensed.v1.RuleViolation.next_allowed_at:type_name -> google.protobuf.Timestamp
+	56,  // 93: licensed.v1.RuleViolation.freed_by:type_name -> licensed.v1.Remedy
+	62,  // 94: licensed.v1.RuleViolation.exception_until:type_name -> google.protobuf.Timestamp
+	58,  // 95: licensed.v1.SessionRequest.calls:type_name -> licensed.v1.SessionCall
+	63,  // 96: licensed.v1.SessionCall.timeout:type_name -> google.protobuf.Duration
+	6,   // 97: licensed.v1.SessionCall.acquire_license:type_name -> licensed.v1.AcquireLicenseRequest
+	14,  // 98: licensed.v1.SessionCall.renew_license:type_name -> licensed.v1.RenewLicenseRequest
+	16,  // 99: licensed.v1.SessionCall.release_license:type_name -> licensed.v1.ReleaseLicenseRequest
+	18,  // 100: licensed.v1.SessionCall.record_playback:type_name -> licensed.v1.RecordPlaybackRequest
+	20,  // 101: licensed.v1.SessionCall.deactivate_device:type_name -> licensed.v1.DeactivateDeviceRequest
+	23,  // 102: licensed.v1.SessionCall.change_plan:type_name -> licensed.v1.ChangePlanRequest
+	40,  // 103: licensed.v1.SessionCall.list_licenses:type_name -> licensed.v1.ListLicensesRequest
+	42,  // 104: licensed.v1.SessionCall.list_downloads:type_name -> licensed.v1.ListDownloadsRequest
+	45,  // 105: licensed.v1.SessionCall.list_devices:type_name -> licensed.v1.ListDevicesRequest
+	26,  // 106: licensed.v1.SessionCall.sync_device:type_name -> licensed.v1.SyncDeviceRequest
+	48,  // 107: licensed.v1.SessionCall.get_customer:type_name -> licensed.v1.GetCustomerRequest
+	28,  // 108: licensed.v1.SessionCall.select_devices:type_name -> licensed.v1.SelectDevicesRequest
+	36,  // 109: licensed.v1.SessionCall.grant_exception:type_name -> licensed.v1.GrantExceptionRequest
+	38,  // 110: licensed.v1.SessionCall.withdraw_exception:type_name -> licensed.v1.WithdrawExceptionRequest
+	10,  // 111: licensed.v1.SessionCall.lend_allowance:type_name -> licensed.v1.LendAllowanceRequest
+	12,  // 112: licensed.v1.SessionCall.return_allowance:type_name -> licensed.v1.ReturnAllowanceRequest
+	60,  // 113: licensed.v1.SessionResponse.limits:type_name -> licensed.v1.SessionLimits
+	61,  // 114: licensed.v1.SessionResponse.outcomes:type_name -> licensed.v1.SessionOutcome
+	63,  // 115: licensed.v1.SessionLimits.max_timeout:type_name -> google.protobuf.Duration
+	64,  // 116: licensed.v1.SessionOutcome.error:type_name -> google.rpc.Status
+	7,   // 117: licensed.v1.SessionOutcome.acquire_license:type_name -> licensed.v1.AcquireLicenseResponse
+	15,  // 118: licensed.v1.SessionOutcome.renew_license:type_name -> licensed.v1.RenewLicenseResponse
+	17,  // 119: licensed.v1.SessionOutcome.release_license:type_name -> licensed.v1.ReleaseLicenseResponse
+	19,  // 120: licensed.v1.SessionOutcome.record_playback:type_name -> licensed.v1.RecordPlaybackResponse
+	21,  // 121: licensed.v1.SessionOutcome.deactivate_device:type_name -> licensed.v1.DeactivateDeviceResponse
+	24,  // 122: licensed.v1.SessionOutcome.change_plan:type_name -> licensed.v1.ChangePlanResponse
+	41,  // 123: licensed.v1.SessionOutcome.list_licenses:type_name -> licensed.v1.ListLicensesResponse
+	44,  // 124: licensed.v1.SessionOutcome.list_downloads:type_name -> licensed.v1.ListDownloadsResponse
+	47,  // 125: licensed.v1.SessionOutcome.list_devices:type_name -> licensed.v1.ListDevicesResponse
+	27,  // 126: licensed.v1.SessionOutcome.sync_device:type_name -> licensed.v1.SyncDeviceResponse
+	53,  // 127: licensed.v1.SessionOutcome.get_customer:type_name -> licensed.v1.GetCustomerResponse
+	29,  // 128: licensed.v1.SessionOutcome.select_devices:type_name -> licensed.v1.SelectDevicesResponse
+	37,  // 129: licensed.v1.SessionOutcome.grant_exception:type_name -> licensed.v1.GrantExceptionResponse
+	39,  // 130: licensed.v1.SessionOutcome.withdraw_exception:type_name -> licensed.v1.WithdrawExceptionResponse
+	11,  // 131: licensed.v1.SessionOutcome.lend_allowance:type_name -> licensed.v1.LendAllowanceResponse
+	13,  // 132: licensed.v1.SessionOutcome.return_allowance:type_name -> licensed.v1.ReturnAllowanceResponse
+	6,   // 133: licensed.v1.LicenseService.AcquireLicense:input_type -> licensed.v1.AcquireLicenseRequest
+	14,  // 134: licensed.v1.LicenseService.RenewLicense:input_type -> licensed.v1.RenewLicenseRequest
+	16,  // 135: licensed.v1.LicenseService.ReleaseLicense:input_type -> licensed.v1.ReleaseLicenseRequest
+	18,  // 136: licensed.v1.LicenseService.RecordPlayback:input_type -> licensed.v1.RecordPlaybackRequest
+	20,  // 137: licensed.v1.LicenseService.DeactivateDevice:input_type -> licensed.v1.DeactivateDeviceRequest
+	23,  // 138: licensed.v1.LicenseService.ChangePlan:input_type -> licensed.v1.ChangePlanRequest
+	26,  // 139: licensed.v1.LicenseService.SyncDevice:input_type -> licensed.v1.SyncDeviceRequest
+	28,  // 140: licensed.v1.LicenseService.SelectDevices:input_type -> licensed.v1.SelectDevicesRequest
+	36,  // 141: licensed.v1.LicenseService.GrantException:input_type -> licensed.v1.GrantExceptionRequest
+	38,  // 142: licensed.v1.LicenseService.WithdrawException:input_type -> licensed.v1.WithdrawExceptionRequest
+	10,  // 143: licensed.v1.LicenseService.LendAllowance:input_type -> licensed.v1.LendAllowanceRequest
+	12,  // 144: licensed.v1.LicenseService.ReturnAllowance:input_type -> licensed.v1.ReturnAllowanceRequest
+	40,  // 145: licensed.v1.LicenseService.ListLicenses:input_type -> licensed.v1.ListLicensesRequest
+	42,  // 146: licensed.v1.LicenseService.ListDownloads:input_type -> licensed.v1.ListDownloadsRequest
+	45,  // 147: licensed.v1.LicenseService.ListDevices:input_type -> licensed.v1.ListDevicesRequest
+	48,  // 148: licensed.v1.LicenseService.GetCustomer:input_type -> licensed.v1.GetCustomerRequest
+	57,  // 149: licensed.v1.LicenseService.Session:input_type -> licensed.v1.SessionRequest
+	7,   // 150: licensed.v1.LicenseService.AcquireLicense:output_type -> licensed.v1.AcquireLicenseResponse
+	15,  // 151: licensed.v1.LicenseService.RenewLicense:output_type -> licensed.v1.RenewLicenseResponse
+	17,  // 152: licensed.v1.LicenseService.ReleaseLicense:output_type -> licensed.v1.ReleaseLicenseResponse
+	19,  // 153: licensed.v1.LicenseService.RecordPlayback:output_type -> licensed.v1.RecordPlaybackResponse
+	21,  // 154: licensed.v1.LicenseService.DeactivateDevice:output_type -> licensed.v1.DeactivateDeviceResponse
+	24,  // 155: licensed.v1.LicenseService.ChangePlan:output_type -> licensed.v1.ChangePlanResponse
+	27,  // 156: licensed.v1.LicenseService.SyncDevice:output_type -> licensed.v1.SyncDeviceResponse
+	29,  // 157: licensed.v1.LicenseService.SelectDevices:output_type -> licensed.v1.SelectDevicesResponse
+	37,  // 158: licensed.v1.LicenseService.GrantException:output_type -> licensed.v1.GrantExceptionResponse
+	39,  // 159: licensed.v1.LicenseService.WithdrawException:output_type -> licensed.v1.WithdrawExceptionResponse
+	11,  // 160: licensed.v1.LicenseService.LendAllowance:output_type -> licensed.v1.LendAllowanceResponse
+	13,  // 161: licensed.v1.LicenseService.ReturnAllowance:output_type -> licensed.v1.ReturnAllowanceResponse
+	41,  // 162: licensed.v1.LicenseService.ListLicenses:output_type -> licensed.v1.ListLicensesResponse
+	44,  // 163: licensed.v1.LicenseService.ListDownloads:output_type -> licensed.v1.ListDownloadsResponse
+	47,  // 164: licensed.v1.LicenseService.ListDevices:output_type -> licensed.v1.ListDevicesResponse
+	53,  // 165: licensed.v1.LicenseService.GetCustomer:output_type -> licensed.v1.GetCustomerResponse
+	59,  // 166: licensed.v1.LicenseService.Session:output_type -> licensed.v1.SessionResponse
+	150, // [150:167] is the sub-list for method output_type
+	133, // [133:150] is the sub-list for method input_type
+	133, // [133:133] is the sub-list for extension type_name
+	133, // [133:133] is the sub-list for extension extendee
+	0,   // [0:133] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_license_service_proto_init() }
@@ -6302,23 +6706,23 @@ func file_licensed_v1_license_service_proto_init() {
 	}
 	file_licensed_v1_access_proto_init()
 	file_licensed_v1_license_service_proto_msgTypes[0].OneofWrappers = []any{}
-	file_licensed_v1_license_service_proto_msgTypes[13].OneofWrappers = []any{}
-	file_licensed_v1_license_service_proto_msgTypes[22].OneofWrappers = []any{
+	file_licensed_v1_license_service_proto_msgTypes[17].OneofWrappers = []any{}
+	file_licensed_v1_license_service_proto_msgTypes[26].OneofWrappers = []any{
 		(*Exception_Limit)(nil),
 		(*Exception_Removal)(nil),
 		(*Exception_Use)(nil),
 		(*Exception_Merge)(nil),
 	}
-	file_licensed_v1_license_service_proto_msgTypes[23].OneofWrappers = []any{}
-	file_licensed_v1_license_service_proto_msgTypes[27].OneofWrappers = []any{
+	file_licensed_v1_license_service_proto_msgTypes[27].OneofWrappers = []any{}
+	file_licensed_v1_license_service_proto_msgTypes[31].OneofWrappers = []any{
 		(*GrantExceptionRequest_Limit)(nil),
 		(*GrantExceptionRequest_Removal)(nil),
 		(*GrantExceptionRequest_Use)(nil),
 		(*GrantExceptionRequest_Merge)(nil),
 	}
-	file_licensed_v1_license_service_proto_msgTypes[35].OneofWrappers = []any{}
-	file_licensed_v1_license_service_proto_msgTypes[41].OneofWrappers = []any{}
-	file_licensed_v1_license_service_proto_msgTypes[49].OneofWrappers = []any{
+	file_licensed_v1_license_service_proto_msgTypes[39].OneofWrappers = []any{}
+	file_licensed_v1_license_service_proto_msgTypes[45].OneofWrappers = []any{}
+	file_licensed_v1_license_service_proto_msgTypes[53].OneofWrappers = []any{
 		(*SessionCall_AcquireLicense)(nil),
 		(*SessionCall_RenewLicense)(nil),
 		(*SessionCall_ReleaseLicense)(nil),
@@ -6333,8 +6737,10 @@ func file_licensed_v1_license_service_proto_init() {
 		(*SessionCall_SelectDevices)(nil),
 		(*SessionCall_GrantException)(nil),
 		(*SessionCall_WithdrawException)(nil),
+		(*SessionCall_LendAllowance)(nil),
+		(*SessionCall_ReturnAllowance)(nil),
 	}
-	file_licensed_v1_license_service_proto_msgTypes[52].OneofWrappers = []any{
+	file_licensed_v1_license_service_proto_msgTypes[56].OneofWrappers = []any{
 		(*SessionOutcome_Error)(nil),
 		(*SessionOutcome_AcquireLicense)(nil),
 		(*SessionOutcome_RenewLicense)(nil),
@@ -6350,6 +6756,8 @@ func file_licensed_v1_license_service_proto_init() {
 		(*SessionOutcome_SelectDevices)(nil),
 		(*SessionOutcome_GrantException)(nil),
 		(*SessionOutcome_WithdrawException)(nil),
+		(*SessionOutcome_LendAllowance)(nil),
+		(*SessionOutcome_ReturnAllowance)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -6357,7 +6765,7 @@ func file_licensed_v1_license_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_v1_license_service_proto_rawDesc), len(file_licensed_v1_license_service_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   53,
+			NumMessages:   57,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -31,6 +31,8 @@ const (
 	LicenseService_SelectDevices_FullMethodName     = "/licensed.v1.LicenseService/SelectDevices"
 	LicenseService_GrantException_FullMethodName    = "/licensed.v1.LicenseService/GrantException"
 	LicenseService_WithdrawException_FullMethodName = "/licensed.v1.LicenseService/WithdrawException"
+	LicenseService_LendAllowance_FullMethodName     = "/licensed.v1.LicenseService/LendAllowance"
+	LicenseService_ReturnAllowance_FullMethodName   = "/licensed.v1.LicenseService/ReturnAllowance"
 	LicenseService_ListLicenses_FullMethodName      = "/licensed.v1.LicenseService/ListLicenses"
 	LicenseService_ListDownloads_FullMethodName     = "/licensed.v1.LicenseService/ListDownloads"
 	LicenseService_ListDevices_FullMethodName       = "/licensed.v1.LicenseService/ListDevices"
@@ -78,6 +80,12 @@ type LicenseServiceClient interface {
 	// WithdrawException ends an exception: the limit of the policy holds again, or what was forgiven counts again. A device
 	// that was merged stays merged.
 	WithdrawException(ctx context.Context, in *WithdrawExceptionRequest, opts ...grpc.CallOption) (*WithdrawExceptionResponse, error)
+	// LendAllowance reserves downloads for a device, so that this gateway can grant them while the owner of the customer
+	// cannot be reached: AcquireLicense with the signed_allowance. The policy must allow it. What is lent counts as
+	// downloaded until it is used or returned.
+	LendAllowance(ctx context.Context, in *LendAllowanceRequest, opts ...grpc.CallOption) (*LendAllowanceResponse, error)
+	// ReturnAllowance hands back what is left of an allowance, before its end. It needs no command id, and may be repeated.
+	ReturnAllowance(ctx context.Context, in *ReturnAllowanceRequest, opts ...grpc.CallOption) (*ReturnAllowanceResponse, error)
 	// ListLicenses lists the customer's licences, the active ones unless include_inactive is set.
 	ListLicenses(ctx context.Context, in *ListLicensesRequest, opts ...grpc.CallOption) (*ListLicensesResponse, error)
 	// ListDownloads lists when titles were downloaded, and played where that counts. For one title it tells whether
@@ -206,6 +214,26 @@ func (c *licenseServiceClient) WithdrawException(ctx context.Context, in *Withdr
 	return out, nil
 }
 
+func (c *licenseServiceClient) LendAllowance(ctx context.Context, in *LendAllowanceRequest, opts ...grpc.CallOption) (*LendAllowanceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LendAllowanceResponse)
+	err := c.cc.Invoke(ctx, LicenseService_LendAllowance_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *licenseServiceClient) ReturnAllowance(ctx context.Context, in *ReturnAllowanceRequest, opts ...grpc.CallOption) (*ReturnAllowanceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReturnAllowanceResponse)
+	err := c.cc.Invoke(ctx, LicenseService_ReturnAllowance_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *licenseServiceClient) ListLicenses(ctx context.Context, in *ListLicensesRequest, opts ...grpc.CallOption) (*ListLicensesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListLicensesResponse)
@@ -299,6 +327,12 @@ type LicenseServiceServer interface {
 	// WithdrawException ends an exception: the limit of the policy holds again, or what was forgiven counts again. A device
 	// that was merged stays merged.
 	WithdrawException(context.Context, *WithdrawExceptionRequest) (*WithdrawExceptionResponse, error)
+	// LendAllowance reserves downloads for a device, so that this gateway can grant them while the owner of the customer
+	// cannot be reached: AcquireLicense with the signed_allowance. The policy must allow it. What is lent counts as
+	// downloaded until it is used or returned.
+	LendAllowance(context.Context, *LendAllowanceRequest) (*LendAllowanceResponse, error)
+	// ReturnAllowance hands back what is left of an allowance, before its end. It needs no command id, and may be repeated.
+	ReturnAllowance(context.Context, *ReturnAllowanceRequest) (*ReturnAllowanceResponse, error)
 	// ListLicenses lists the customer's licences, the active ones unless include_inactive is set.
 	ListLicenses(context.Context, *ListLicensesRequest) (*ListLicensesResponse, error)
 	// ListDownloads lists when titles were downloaded, and played where that counts. For one title it tells whether
@@ -356,6 +390,12 @@ func (UnimplementedLicenseServiceServer) GrantException(context.Context, *GrantE
 }
 func (UnimplementedLicenseServiceServer) WithdrawException(context.Context, *WithdrawExceptionRequest) (*WithdrawExceptionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method WithdrawException not implemented")
+}
+func (UnimplementedLicenseServiceServer) LendAllowance(context.Context, *LendAllowanceRequest) (*LendAllowanceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method LendAllowance not implemented")
+}
+func (UnimplementedLicenseServiceServer) ReturnAllowance(context.Context, *ReturnAllowanceRequest) (*ReturnAllowanceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReturnAllowance not implemented")
 }
 func (UnimplementedLicenseServiceServer) ListLicenses(context.Context, *ListLicensesRequest) (*ListLicensesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListLicenses not implemented")
@@ -573,6 +613,42 @@ func _LicenseService_WithdrawException_Handler(srv interface{}, ctx context.Cont
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LicenseService_LendAllowance_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LendAllowanceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LicenseServiceServer).LendAllowance(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LicenseService_LendAllowance_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LicenseServiceServer).LendAllowance(ctx, req.(*LendAllowanceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LicenseService_ReturnAllowance_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReturnAllowanceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LicenseServiceServer).ReturnAllowance(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LicenseService_ReturnAllowance_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LicenseServiceServer).ReturnAllowance(ctx, req.(*ReturnAllowanceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _LicenseService_ListLicenses_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListLicensesRequest)
 	if err := dec(in); err != nil {
@@ -698,6 +774,14 @@ var LicenseService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "WithdrawException",
 			Handler:    _LicenseService_WithdrawException_Handler,
+		},
+		{
+			MethodName: "LendAllowance",
+			Handler:    _LicenseService_LendAllowance_Handler,
+		},
+		{
+			MethodName: "ReturnAllowance",
+			Handler:    _LicenseService_ReturnAllowance_Handler,
 		},
 		{
 			MethodName: "ListLicenses",

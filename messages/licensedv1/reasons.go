@@ -43,6 +43,10 @@ const (
 	ReasonSignedLicense = "SIGNED_LICENSE_INVALID"
 	// ReasonForgotten: the customer was removed for good, and its id is not accepted any more. Not executed.
 	ReasonForgotten = "FORGOTTEN"
+	// ReasonAllowance: the signed allowance is not accepted; the metadata has the fault. Not executed.
+	ReasonAllowance = "SIGNED_ALLOWANCE_INVALID"
+	// ReasonOtherGateway: the allowance is that of another gateway, or the gateway has no data directory. Not executed.
+	ReasonOtherGateway = "OTHER_GATEWAY"
 	// ReasonImporting: the customer's history is being imported. Not executed.
 	ReasonImporting = "IMPORTING"
 	// ReasonOtherHistory: the customer has a history that the import does not continue. Nothing was

@@ -65,6 +65,12 @@ const (
 	// LicenseServiceWithdrawExceptionProcedure is the fully-qualified name of the LicenseService's
 	// WithdrawException RPC.
 	LicenseServiceWithdrawExceptionProcedure = "/licensed.v1.LicenseService/WithdrawException"
+	// LicenseServiceLendAllowanceProcedure is the fully-qualified name of the LicenseService's
+	// LendAllowance RPC.
+	LicenseServiceLendAllowanceProcedure = "/licensed.v1.LicenseService/LendAllowance"
+	// LicenseServiceReturnAllowanceProcedure is the fully-qualified name of the LicenseService's
+	// ReturnAllowance RPC.
+	LicenseServiceReturnAllowanceProcedure = "/licensed.v1.LicenseService/ReturnAllowance"
 	// LicenseServiceListLicensesProcedure is the fully-qualified name of the LicenseService's
 	// ListLicenses RPC.
 	LicenseServiceListLicensesProcedure = "/licensed.v1.LicenseService/ListLicenses"
@@ -111,6 +117,12 @@ type LicenseServiceClient interface {
 	// WithdrawException ends an exception: the limit of the policy holds again, or what was forgiven counts again. A device
 	// that was merged stays merged.
 	WithdrawException(context.Context, *connect.Request[licensedv1.WithdrawExceptionRequest]) (*connect.Response[licensedv1.WithdrawExceptionResponse], error)
+	// LendAllowance reserves downloads for a device, so that this gateway can grant them while the owner of the customer
+	// cannot be reached: AcquireLicense with the signed_allowance. The policy must allow it. What is lent counts as
+	// downloaded until it is used or returned.
+	LendAllowance(context.Context, *connect.Request[licensedv1.LendAllowanceRequest]) (*connect.Response[licensedv1.LendAllowanceResponse], error)
+	// ReturnAllowance hands back what is left of an allowance, before its end. It needs no command id, and may be repeated.
+	ReturnAllowance(context.Context, *connect.Request[licensedv1.ReturnAllowanceRequest]) (*connect.Response[licensedv1.ReturnAllowanceResponse], error)
 	// ListLicenses lists the customer's licences, the active ones unless include_inactive is set.
 	ListLicenses(context.Context, *connect.Request[licensedv1.ListLicensesRequest]) (*connect.Response[licensedv1.ListLicensesResponse], error)
 	// ListDownloads lists when titles were downloaded, and played where that counts. For one title it tells whether
@@ -202,6 +214,18 @@ func NewLicenseServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(licenseServiceMethods.ByName("WithdrawException")),
 			connect.WithClientOptions(opts...),
 		),
+		lendAllowance: connect.NewClient[licensedv1.LendAllowanceRequest, licensedv1.LendAllowanceResponse](
+			httpClient,
+			baseURL+LicenseServiceLendAllowanceProcedure,
+			connect.WithSchema(licenseServiceMethods.ByName("LendAllowance")),
+			connect.WithClientOptions(opts...),
+		),
+		returnAllowance: connect.NewClient[licensedv1.ReturnAllowanceRequest, licensedv1.ReturnAllowanceResponse](
+			httpClient,
+			baseURL+LicenseServiceReturnAllowanceProcedure,
+			connect.WithSchema(licenseServiceMethods.ByName("ReturnAllowance")),
+			connect.WithClientOptions(opts...),
+		),
 		listLicenses: connect.NewClient[licensedv1.ListLicensesRequest, licensedv1.ListLicensesResponse](
 			httpClient,
 			baseURL+LicenseServiceListLicensesProcedure,
@@ -251,6 +275,8 @@ type licenseServiceClient struct {
 	selectDevices     *connect.Client[licensedv1.SelectDevicesRequest, licensedv1.SelectDevicesResponse]
 	grantException    *connect.Client[licensedv1.GrantExceptionRequest, licensedv1.GrantExceptionResponse]
 	withdrawException *connect.Client[licensedv1.WithdrawExceptionRequest, licensedv1.WithdrawExceptionResponse]
+	lendAllowance     *connect.Client[licensedv1.LendAllowanceRequest, licensedv1.LendAllowanceResponse]
+	returnAllowance   *connect.Client[licensedv1.ReturnAllowanceRequest, licensedv1.ReturnAllowanceResponse]
 	listLicenses      *connect.Client[licensedv1.ListLicensesRequest, licensedv1.ListLicensesResponse]
 	listDownloads     *connect.Client[licensedv1.ListDownloadsRequest, licensedv1.ListDownloadsResponse]
 	listDevices       *connect.Client[licensedv1.ListDevicesRequest, licensedv1.ListDevicesResponse]
@@ -308,6 +334,16 @@ func (c *licenseServiceClient) WithdrawException(ctx context.Context, req *conne
 	return c.withdrawException.CallUnary(ctx, req)
 }
 
+// LendAllowance calls licensed.v1.LicenseService.LendAllowance.
+func (c *licenseServiceClient) LendAllowance(ctx context.Context, req *connect.Request[licensedv1.LendAllowanceRequest]) (*connect.Response[licensedv1.LendAllowanceResponse], error) {
+	return c.lendAllowance.CallUnary(ctx, req)
+}
+
+// ReturnAllowance calls licensed.v1.LicenseService.ReturnAllowance.
+func (c *licenseServiceClient) ReturnAllowance(ctx context.Context, req *connect.Request[licensedv1.ReturnAllowanceRequest]) (*connect.Response[licensedv1.ReturnAllowanceResponse], error) {
+	return c.returnAllowance.CallUnary(ctx, req)
+}
+
 // ListLicenses calls licensed.v1.LicenseService.ListLicenses.
 func (c *licenseServiceClient) ListLicenses(ctx context.Context, req *connect.Request[licensedv1.ListLicensesRequest]) (*connect.Response[licensedv1.ListLicensesResponse], error) {
 	return c.listLicenses.CallUnary(ctx, req)
@@ -363,6 +399,12 @@ type LicenseServiceHandler interface {
 	// WithdrawException ends an exception: the limit of the policy holds again, or what was forgiven counts again. A device
 	// that was merged stays merged.
 	WithdrawException(context.Context, *connect.Request[licensedv1.WithdrawExceptionRequest]) (*connect.Response[licensedv1.WithdrawExceptionResponse], error)
+	// LendAllowance reserves downloads for a device, so that this gateway can grant them while the owner of the customer
+	// cannot be reached: AcquireLicense with the signed_allowance. The policy must allow it. What is lent counts as
+	// downloaded until it is used or returned.
+	LendAllowance(context.Context, *connect.Request[licensedv1.LendAllowanceRequest]) (*connect.Response[licensedv1.LendAllowanceResponse], error)
+	// ReturnAllowance hands back what is left of an allowance, before its end. It needs no command id, and may be repeated.
+	ReturnAllowance(context.Context, *connect.Request[licensedv1.ReturnAllowanceRequest]) (*connect.Response[licensedv1.ReturnAllowanceResponse], error)
 	// ListLicenses lists the customer's licences, the active ones unless include_inactive is set.
 	ListLicenses(context.Context, *connect.Request[licensedv1.ListLicensesRequest]) (*connect.Response[licensedv1.ListLicensesResponse], error)
 	// ListDownloads lists when titles were downloaded, and played where that counts. For one title it tells whether
@@ -450,6 +492,18 @@ func NewLicenseServiceHandler(svc LicenseServiceHandler, opts ...connect.Handler
 		connect.WithSchema(licenseServiceMethods.ByName("WithdrawException")),
 		connect.WithHandlerOptions(opts...),
 	)
+	licenseServiceLendAllowanceHandler := connect.NewUnaryHandler(
+		LicenseServiceLendAllowanceProcedure,
+		svc.LendAllowance,
+		connect.WithSchema(licenseServiceMethods.ByName("LendAllowance")),
+		connect.WithHandlerOptions(opts...),
+	)
+	licenseServiceReturnAllowanceHandler := connect.NewUnaryHandler(
+		LicenseServiceReturnAllowanceProcedure,
+		svc.ReturnAllowance,
+		connect.WithSchema(licenseServiceMethods.ByName("ReturnAllowance")),
+		connect.WithHandlerOptions(opts...),
+	)
 	licenseServiceListLicensesHandler := connect.NewUnaryHandler(
 		LicenseServiceListLicensesProcedure,
 		svc.ListLicenses,
@@ -506,6 +560,10 @@ func NewLicenseServiceHandler(svc LicenseServiceHandler, opts ...connect.Handler
 			licenseServiceGrantExceptionHandler.ServeHTTP(w, r)
 		case LicenseServiceWithdrawExceptionProcedure:
 			licenseServiceWithdrawExceptionHandler.ServeHTTP(w, r)
+		case LicenseServiceLendAllowanceProcedure:
+			licenseServiceLendAllowanceHandler.ServeHTTP(w, r)
+		case LicenseServiceReturnAllowanceProcedure:
+			licenseServiceReturnAllowanceHandler.ServeHTTP(w, r)
 		case LicenseServiceListLicensesProcedure:
 			licenseServiceListLicensesHandler.ServeHTTP(w, r)
 		case LicenseServiceListDownloadsProcedure:
@@ -563,6 +621,14 @@ func (UnimplementedLicenseServiceHandler) GrantException(context.Context, *conne
 
 func (UnimplementedLicenseServiceHandler) WithdrawException(context.Context, *connect.Request[licensedv1.WithdrawExceptionRequest]) (*connect.Response[licensedv1.WithdrawExceptionResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("licensed.v1.LicenseService.WithdrawException is not implemented"))
+}
+
+func (UnimplementedLicenseServiceHandler) LendAllowance(context.Context, *connect.Request[licensedv1.LendAllowanceRequest]) (*connect.Response[licensedv1.LendAllowanceResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("licensed.v1.LicenseService.LendAllowance is not implemented"))
+}
+
+func (UnimplementedLicenseServiceHandler) ReturnAllowance(context.Context, *connect.Request[licensedv1.ReturnAllowanceRequest]) (*connect.Response[licensedv1.ReturnAllowanceResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("licensed.v1.LicenseService.ReturnAllowance is not implemented"))
 }
 
 func (UnimplementedLicenseServiceHandler) ListLicenses(context.Context, *connect.Request[licensedv1.ListLicensesRequest]) (*connect.Response[licensedv1.ListLicensesResponse], error) {
