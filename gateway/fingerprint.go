@@ -59,6 +59,8 @@ func fingerprint(c *licensedv1.Command, issuedAt *timestamppb.Timestamp) uint64 
 		for _, id := range c.LendAllowance.TitleIds {
 			b = b.text(2, id)
 		}
+	case *licensedv1.Command_ReturnAllowance: // Only gateways send it.
+		b = b.number(39).text(1, c.ReturnAllowance.DeviceId).integer(2, int64(c.ReturnAllowance.Number))
 	}
 	if issuedAt != nil {
 		b = b.number(fieldIssuedAt).number(uint64(issuedAt.Seconds)).number(uint64(issuedAt.Nanos))

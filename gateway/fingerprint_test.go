@@ -116,6 +116,7 @@ func TestFingerprintIsStable(t *testing.T) {
 		0x5f30eec9536182cc, 0x21bbb8dbc9fb2d77, 0x4efd5b9f296e5086, 0x6fd7dcda8095cd8a,
 		0xd4dd29c42ba459a4, 0xb538bbe66c6c6a4a, 0x5f9fa30efe31485f, 0x79ed9d28be8ac569,
 		0x2b6102db380c3781, 0x4f8c079f67d3bef4,
+		0xae13c15eca15e3da, 0x16b6681e088455cf,
 	}
 	for i, c := range commands(func(m protoreflect.Message, f protoreflect.FieldDescriptor) {
 		if f.Kind() == protoreflect.StringKind || f.Kind() == protoreflect.BoolKind {

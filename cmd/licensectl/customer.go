@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -102,6 +103,10 @@ func (p *program) printCustomer(r *licensedv1.GetCustomerResponse) error {
 	for _, s := range r.Studios {
 		studios.Add(s.StudioId, quotaOf(s.Licenses))
 	}
+	lent := p.newTable("LENT", "DEVICE", "TITLES", "UNTIL (UTC)", "GATEWAY")
+	for _, a := range r.Allowances {
+		lent.Add(fmt.Sprint(a.Number), a.DeviceId, strings.Join(a.TitleIds, ", "), clock(a.ExpiresAt), a.GatewayId)
+	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
@@ -109,7 +114,7 @@ func (p *program) printCustomer(r *licensedv1.GetCustomerResponse) error {
 		fmt.Fprintf(p.stdout, "The plan is exceeded: until %s UTC, devices that do not stay may renew; "+
 			"their licences end then.\n", clock(r.GraceUntil))
 	}
-	return p.printParts(devices, licenses, titles, studios, p.exceptionTable(r.Exceptions))
+	return p.printParts(lent, devices, licenses, titles, studios, p.exceptionTable(r.Exceptions))
 }
 
 // expiryOf returns when a licence expires, and what its first playback has to do with it.
