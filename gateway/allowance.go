@@ -57,7 +57,8 @@ func (s *service) LendAllowance(
 	}
 	key, _ := s.config.SigningKeys.Signing()
 	out.SignedAllowance, err = licensetoken.SignAllowance(s.config.LicenseIssuer, licensetoken.Allowance{
-		CustomerID: m.CustomerId, DeviceID: m.DeviceId, GatewayID: res.Allowance.GatewayId, Number: res.Allowance.Number,
+		CustomerID: m.CustomerId, DeviceID: m.DeviceId,
+		GatewayID: res.Allowance.GatewayId, Number: res.Allowance.Number,
 		IssuedAt: res.Allowance.LentAt.AsTime(), ExpiresAt: res.Allowance.ExpiresAt.AsTime(),
 	}, key)
 	if err != nil {

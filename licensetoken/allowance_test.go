@@ -37,7 +37,8 @@ func TestAllowance(t *testing.T) {
 		t.Errorf("taken for a licence: %v", err)
 	}
 	license, err := Sign("issuer", License{
-		CustomerID: "Bayley", DeviceID: "iphone", TitleID: "a", AcquiredAt: at, IssuedAt: at, ExpiresAt: at.Add(time.Hour),
+		CustomerID: "Bayley", DeviceID: "iphone", TitleID: "a",
+		AcquiredAt: at, IssuedAt: at, ExpiresAt: at.Add(time.Hour),
 	}, key)
 	if err != nil {
 		t.Fatal(err)

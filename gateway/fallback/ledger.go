@@ -162,8 +162,8 @@ func endOf(a *gatewayv1.LentAllowance) int64 {
 	return a.UntilMs - license.AllowanceMargin.Milliseconds()
 }
 
-// CloseAllowance closes an allowance: nothing of it is redeemed from now on, and its return is in the journal. It returns the
-// titles that were not redeemed. Errors: ErrNotLent, ErrDisk.
+// CloseAllowance closes an allowance: nothing of it is redeemed from now on, and its return is in the journal. It
+// returns the titles that were not redeemed. Errors: ErrNotLent, ErrDisk.
 func (j *Journal) CloseAllowance(customer string, number uint64, now time.Time) (titles []string, err error) {
 	var size int64
 	err = j.db.Batch(func(tx *bbolt.Tx) error {
@@ -252,7 +252,8 @@ func (f *Fallback) GatewayID() string { return f.config.Journal.GatewayID() }
 // ErrDisk, ErrNotLent for one of another gateway or one that ended.
 func (f *Fallback) Keep(ctx context.Context, customer string, lent *licensedv1.Allowance) error {
 	a := &gatewayv1.LentAllowance{
-		CustomerId: customer, DeviceId: lent.DeviceId, Number: lent.Number, UntilMs: lent.ExpiresAt.AsTime().UnixMilli(),
+		CustomerId: customer, DeviceId: lent.DeviceId, Number: lent.Number,
+		UntilMs: lent.ExpiresAt.AsTime().UnixMilli(),
 		Caller: callerMessage(caller.FromContext(ctx)),
 	}
 	for _, title := range lent.TitleIds {
@@ -305,8 +306,8 @@ func (f *Fallback) closeEnded() {
 	}
 }
 
-// fileOf identifies a file among those of its name: a copy is another one. The number of the device is not a part of it:
-// it may change when a volume is attached elsewhere.
+// fileOf identifies a file among those of its name: a copy is another one. The number of the device is not a part of
+// it: it may change when a volume is attached elsewhere.
 func fileOf(path string) string {
 	info, err := os.Stat(path)
 	if err != nil {

@@ -186,8 +186,8 @@ func (f *Fallback) handIn(ctx context.Context, c Command) (Settlement, error) {
 	return settlementOf(c, reply), nil
 }
 
-// refusedElsewhere reports whether a command within an allowance was refused as an ordinary acquisition, through another
-// gateway.
+// refusedElsewhere reports whether a command within an allowance was refused as an ordinary acquisition, through
+// another gateway.
 func refusedElsewhere(c Command, reply actors.Reply) bool {
 	o, err := license.DecodeOutcome(c.CustomerId, c.GetCommand(), reply.Time, reply.Outcome)
 	return err == nil && o.Refusal != nil && o.Refusal.Rule != licensedv1.Rule_RULE_ALLOWANCE_ENDED
