@@ -17,10 +17,6 @@ func commands(set func(m protoreflect.Message, f protoreflect.FieldDescriptor)) 
 	var all []*licensedv1.Command
 	oneof := (&licensedv1.Command{}).ProtoReflect().Descriptor().Oneofs().ByName("command").Fields()
 	for i := range oneof.Len() {
-		switch oneof.Get(i).Name() {
-		case "lend_allowance", "return_allowance": // No client sends them.
-			continue
-		}
 		c := &licensedv1.Command{}
 		m := c.ProtoReflect().Mutable(oneof.Get(i)).Message()
 		setFields(m, set)

@@ -254,7 +254,7 @@ func (f *Fallback) Keep(ctx context.Context, customer string, lent *licensedv1.A
 	a := &gatewayv1.LentAllowance{
 		CustomerId: customer, DeviceId: lent.DeviceId, Number: lent.Number,
 		UntilMs: lent.ExpiresAt.AsTime().UnixMilli(),
-		Caller: callerMessage(caller.FromContext(ctx)),
+		Caller:  callerMessage(caller.FromContext(ctx)),
 	}
 	for _, title := range lent.TitleIds {
 		a.Units = append(a.Units, &gatewayv1.LentAllowance_Unit{TitleId: title})
