@@ -33,7 +33,7 @@ import (
 var ErrNotLent = errors.New("the gateway cannot redeem this title of the allowance")
 
 const (
-	// keepClosed is how long after its end a closed allowance is kept. A repeat of the command that lent it must not
+	// keepClosed is the time after its end for which a closed allowance is kept. A repeat of the command that lent it must not
 	// open it again; the owner forgets that command within that time.
 	keepClosed = 48 * time.Hour
 	// closeEvery is the time after which allowances that ended are looked for again.
