@@ -182,6 +182,8 @@ var (
 		licensedv1.ReasonNoReason:           true,
 
 		licensedv1.ReasonNoSigningKey:  true,
+		licensedv1.ReasonAllowance:     true,
+		licensedv1.ReasonOtherGateway:  true,
 		licensedv1.ReasonSignedLicense: true,
 		licensedv1.ReasonUnsupported:   true,
 	}

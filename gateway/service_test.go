@@ -216,10 +216,12 @@ func TestEveryMethod(t *testing.T) {
 		quota := func(limit, used uint32, next *timestamppb.Timestamp) *licensedv1.Quota {
 			return &licensedv1.Quota{Limit: &limit, Used: used, Left: proto.Uint32(limit - used), NextAt: next}
 		}
+		devices.Msg.Devices[0].Licenses = &licensedv1.Quota{Used: 1}
 		all, err := client.GetCustomer(ctx, connect.NewRequest(&licensedv1.GetCustomerRequest{CustomerId: who}))
 		check(t, name, all, err, &licensedv1.GetCustomerResponse{
 			CustomerId: who, AsOf: at, PlanId: "premium", PlanChangedAt: at, Sequence: 8,
 			DevicesInUse: quota(4, 1, nil), Deactivations: quota(1, 0, nil), Devices: devices.Msg.Devices,
+			MonthlyDownloads: &licensedv1.Quota{Used: 2},
 			Licenses: []*licensedv1.CustomerLicense{
 				{License: held(1, false), Status: licensedv1.LicenseStatus_LICENSE_STATUS_ACTIVE},
 			},

@@ -33,8 +33,8 @@ import (
 var ErrNotLent = errors.New("the gateway cannot redeem this title of the allowance")
 
 const (
-	// keepClosed is the time after its end for which a closed allowance is kept. A repeat of the command that lent it must not
-	// open it again; the owner forgets that command within that time.
+	// keepClosed is the time after its end for which a closed allowance is kept. A repeat of the command that lent it
+	// must not open it again; the owner forgets that command within that time.
 	keepClosed = 48 * time.Hour
 	// closeEvery is the time after which allowances that ended are looked for again.
 	closeEvery = 30 * time.Second
