@@ -628,7 +628,7 @@ func checkLimit(l *licensedv1.OtherLimit) error {
 	switch l.GetKind() {
 	case licensedv1.LimitKind_LIMIT_KIND_DEVICES:
 		if highest = MaxSelected; l.Limit == nil {
-			return errors.New("limit is required for devices")
+			return errors.New("limit is required for devices, which cannot be unlimited")
 		}
 	case licensedv1.LimitKind_LIMIT_KIND_STUDIO:
 		if highest, ofStudio = maxStudioLimit, true; l.GetStudioId() == "" {

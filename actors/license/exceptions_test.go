@@ -127,7 +127,7 @@ func TestCheckGrant(t *testing.T) {
 	for want, c := range map[string]*licensedv1.Command{
 		"": limit(&licensedv1.OtherLimit{Kind: licensedv1.LimitKind_LIMIT_KIND_YEARLY, TitleId: "t"}),
 		"unknown limit 0; want devices, studio, yearly, removals, monthly or device-titles": limit(&licensedv1.OtherLimit{}),
-		"limit is required for devices": limit(&licensedv1.OtherLimit{
+		"limit is required for devices, which cannot be unlimited": limit(&licensedv1.OtherLimit{
 			Kind: licensedv1.LimitKind_LIMIT_KIND_DEVICES,
 		}),
 		"limit 1001, the highest is 1000": limit(&licensedv1.OtherLimit{

@@ -221,11 +221,11 @@ func (x *Explainer) tell(e *Recorded) {
 	case *licensedv1.AllowanceReturned:
 		x.tellReturned(e, v)
 	case *licensedv1.ExceptionGranted:
-		x.add(e, aside, "", "%s was granted (%s): %s.", exceptionName(v.GetException()), v.GetException().GetReason(),
-			v.GetException().Words())
+		x.add(e, aside, "", "%s was granted%s: %s.", exceptionName(v.GetException()),
+			stated(e, v.GetException().GetReason()), v.GetException().Words())
 	case *licensedv1.ExceptionWithdrawn:
-		x.add(e, aside, "", "%s was withdrawn (%s): it said that %s.", exceptionName(v.GetException()), v.GetReason(),
-			v.GetException().Words())
+		x.add(e, aside, "", "%s was withdrawn%s. It was: %s.", exceptionName(v.GetException()),
+			stated(e, v.GetReason()), v.GetException().Words())
 	case *licensedv1.CommandAccepted:
 		x.tellUnchanged(e, v)
 	case *licensedv1.CommandRefused:
@@ -233,6 +233,14 @@ func (x *Explainer) tell(e *Recorded) {
 	default:
 		x.add(e, strange, "", "An event that this release cannot explain.")
 	}
+}
+
+// stated returns a reason in parentheses, unless the step shows it as the reason of the event anyway.
+func stated(e *Recorded, reason string) string {
+	if reason == e.Reason {
+		return ""
+	}
+	return " (" + reason + ")"
 }
 
 // tellPlayed explains a playback, which may begin the hours of the licence.

@@ -242,7 +242,7 @@ func appendRefusal(b []byte, at int64, v *licensedv1.CommandRefused) []byte {
 	switch v.GetRule() {
 	case licensedv1.Rule_RULE_STUDIO_LIMIT:
 		b = append(b, v.GetStudioId()...)
-	case licensedv1.Rule_RULE_DEVICE_LIMIT:
+	case licensedv1.Rule_RULE_DEVICE_LIMIT, licensedv1.Rule_RULE_NO_ALLOWANCES:
 		b = append(b, v.GetPlanId()...)
 	}
 	return b
@@ -506,7 +506,7 @@ func readRefusal(r *reader, kind byte, at int64, c subject) *licensedv1.Refusal 
 	switch e.Rule {
 	case licensedv1.Rule_RULE_STUDIO_LIMIT:
 		e.StudioId = r.rest()
-	case licensedv1.Rule_RULE_DEVICE_LIMIT:
+	case licensedv1.Rule_RULE_DEVICE_LIMIT, licensedv1.Rule_RULE_NO_ALLOWANCES:
 		e.PlanId = r.rest()
 	}
 	return RefusalOf(e)

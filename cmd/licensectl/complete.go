@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -84,10 +85,16 @@ func (p *program) namesOf(ctx context.Context, conn *connection, name, customer 
 	case "CUSTOMER":
 		// The prefix is not sent: the API lists ids after one, which need not exist, so the first page is filtered.
 		return p.customerPage(ctx, conn, "")
-	case "DEVICE", "TITLE":
+	case "DEVICE", "TITLE", "EXCEPTION":
 		known, err := customerOf(ctx, conn, customer)
 		if err != nil {
 			return nil, err
+		}
+		if name == "EXCEPTION" {
+			for _, e := range known.Exceptions {
+				ids = append(ids, fmt.Sprintf("%d\t%s", e.Number, e.Words()))
+			}
+			return ids, nil
 		}
 		if name == "DEVICE" {
 			for _, d := range known.Devices {
@@ -104,6 +111,12 @@ func (p *program) namesOf(ctx context.Context, conn *connection, name, customer 
 		node, err := conn.admin.GetNode(ctx, &licensedv1.GetNodeRequest{})
 		for _, plan := range node.GetPolicyLimits().GetPlans() {
 			ids = append(ids, plan.PlanId)
+		}
+		return ids, err
+	case "STUDIO":
+		node, err := conn.admin.GetNode(ctx, &licensedv1.GetNodeRequest{})
+		for _, studio := range node.GetPolicyLimits().GetStudios() {
+			ids = append(ids, studio.StudioId)
 		}
 		return ids, err
 	case "NODE":
@@ -124,10 +137,10 @@ func (p *program) namesOf(ctx context.Context, conn *connection, name, customer 
 }
 
 // customerCommand returns a command whose first argument is a customer. Its arguments are completed, and its flags for
-// a device and a title.
+// a device, a title and a studio.
 func (p *program) customerCommand(c *cobra.Command) *cobra.Command {
 	c.ValidArgsFunction = p.completeArgument
-	for _, name := range []string{"device", "title"} {
+	for _, name := range []string{"device", "title", "studio"} {
 		if c.Flags().Lookup(name) == nil {
 			continue
 		}

@@ -159,6 +159,10 @@ func (p *program) explainAPI(api *client.Error) *exitError {
 	case codes.Unauthenticated:
 		e.err = fmt.Errorf("%s; --token-file or LICENSED_TOKEN gives a token, --tls-cert and --tls-key a certificate",
 			api.Message)
+	case codes.PermissionDenied:
+		if e.reason == licensedv1.ReasonNoReason {
+			e.err = fmt.Errorf("%s; --reason gives one", api.Message)
+		}
 	case codes.Unimplemented:
 		if e.reason == "" {
 			e.err = fmt.Errorf("%s does not know this call: %s; it is of another release, or no gateway",

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
 
@@ -315,8 +317,9 @@ func dataWords(e *licensedv1.HistoryEvent) string {
 	if e.Principal != "" {
 		words = append(words, "principal="+e.Principal)
 	}
-	if e.Reason != "" {
-		words = append(words, fmt.Sprintf("reason=%q", e.Reason))
+	// The data of an exception has the same reason already.
+	if reason := fmt.Sprintf("reason=%q", e.Reason); e.Reason != "" && !slices.Contains(words, reason) {
+		words = append(words, reason)
 	}
 	return strings.Join(words, " ")
 }
@@ -342,6 +345,9 @@ func fields(prefix string, data map[string]any) []string {
 		value := fmt.Sprint(data[name])
 		if t, err := time.Parse(time.RFC3339, value); err == nil {
 			value = t.UTC().Format("2006-01-02T15:04:05Z")
+		}
+		if name == "reason" {
+			value = strconv.Quote(value)
 		}
 		out = append(out, prefix+name+"="+value)
 	}

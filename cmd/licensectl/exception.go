@@ -36,9 +36,9 @@ func (p *program) grantCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "grant",
 		Short: "Grant a customer an exception",
-		Long: "grant sets another limit until a date (devices, studio, yearly, removals), forgives something that\n" +
-			"happened, so that it does not count any more (removal, download, play), or moves all that a device has\n" +
-			"to the id under which it was installed anew (merge).",
+		Long: "grant sets another limit until a date (devices, titles, monthly, studio, yearly, removals),\n" +
+			"forgives something that happened, so that it does not count any more (removal, download, play),\n" +
+			"or moves all that a device has to the id under which it was installed anew (merge).",
 		Example: "  licensectl exception grant devices Bayley 5 --until 2026-06-01 --reason \"ticket 4711\"\n" +
 			"  licensectl exception grant removal Bayley --reason \"ticket 4711\"\n" +
 			"  licensectl exception grant merge Bayley old-iphone new-iphone --reason \"ticket 4711\"",
@@ -47,7 +47,14 @@ func (p *program) grantCommand() *cobra.Command {
 		Annotations: map[string]string{textOnly: "; use one of its verbs"},
 		RunE:        func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(p.grantDevices(), p.grantStudio(), p.grantYearly(), p.grantRemovals(), p.grantRemoval(),
+	c.AddCommand(
+		p.grantLimit("devices", "5", "devices for the present plan", licensedv1.LimitKind_LIMIT_KIND_DEVICES),
+		p.grantLimit("titles", "50", "titles on each device for the present plan",
+			licensedv1.LimitKind_LIMIT_KIND_DEVICE_TITLES),
+		p.grantLimit("monthly", "60", "downloads in 30 days for the present plan",
+			licensedv1.LimitKind_LIMIT_KIND_MONTHLY),
+		p.grantLimit("removals", "unlimited", "removals in 365 days", licensedv1.LimitKind_LIMIT_KIND_REMOVALS),
+		p.grantStudio(), p.grantYearly(), p.grantRemoval(),
 		p.grantUse("download", "download"), p.grantUse("play", "counted playback"), p.grantMerge())
 	return c
 }
@@ -125,17 +132,6 @@ func (f *limitFlags) set(r *licensedv1.GrantExceptionRequest, number string, l *
 	return nil
 }
 
-func (p *program) grantDevices() *cobra.Command {
-	f := &limitFlags{until: timeFlag{p: p}}
-	return p.grant(grantVerb{
-		use: "devices CUSTOMER N", short: "Set another number of devices for the present plan, until a date",
-		example: "devices Bayley 5 --until 2026-06-01", args: []string{"CUSTOMER", "N"}, flags: f.bind,
-		set: func(r *licensedv1.GrantExceptionRequest, args []string) error {
-			return f.set(r, args[1], &licensedv1.OtherLimit{Kind: licensedv1.LimitKind_LIMIT_KIND_DEVICES})
-		},
-	})
-}
-
 func (p *program) grantStudio() *cobra.Command {
 	f := &limitFlags{until: timeFlag{p: p}}
 	return p.grant(grantVerb{
@@ -168,13 +164,14 @@ func (p *program) grantYearly() *cobra.Command {
 	})
 }
 
-func (p *program) grantRemovals() *cobra.Command {
+// grantLimit returns the verb that sets another limit of a kind that needs no more than a number.
+func (p *program) grantLimit(name, number, what string, kind licensedv1.LimitKind) *cobra.Command {
 	f := &limitFlags{until: timeFlag{p: p}}
 	return p.grant(grantVerb{
-		use: "removals CUSTOMER N", short: "Set another number of removals in 365 days, until a date",
-		example: "removals Bayley unlimited --until 2026-06-01", args: []string{"CUSTOMER", "N"}, flags: f.bind,
+		use: name + " CUSTOMER N", short: "Set another number of " + what + ", until a date",
+		example: name + " Bayley " + number + " --until 2026-06-01", args: []string{"CUSTOMER", "N"}, flags: f.bind,
 		set: func(r *licensedv1.GrantExceptionRequest, args []string) error {
-			return f.set(r, args[1], &licensedv1.OtherLimit{Kind: licensedv1.LimitKind_LIMIT_KIND_REMOVALS})
+			return f.set(r, args[1], &licensedv1.OtherLimit{Kind: kind})
 		},
 	})
 }
@@ -231,11 +228,11 @@ func (p *program) grantMerge() *cobra.Command {
 // withdrawCommand returns the verb for LicenseService.WithdrawException.
 func (p *program) withdrawCommand() *cobra.Command {
 	return newCommand(p, command[*licensedv1.WithdrawExceptionResponse]{
-		use: "withdraw CUSTOMER NUMBER", short: "End an exception",
+		use: "withdraw CUSTOMER EXCEPTION", short: "End an exception",
 		long: "withdraw ends an exception: the limit of the policy holds again, or what was forgiven counts again.\n" +
 			"The merge of a device cannot be withdrawn.",
 		example: "  licensectl exception withdraw Bayley 3 --reason \"ticket 4711\"",
-		args:    []string{"CUSTOMER", "NUMBER"},
+		args:    []string{"CUSTOMER", "EXCEPTION"},
 		send: func(
 			ctx context.Context, c *connection, i issued, args []string,
 		) (*licensedv1.WithdrawExceptionResponse, error) {

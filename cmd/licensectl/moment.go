@@ -68,8 +68,9 @@ func (p *program) parseMoment(what, s string) (moment, error) {
 // parseTime reads a MOMENT that is not the number of an event.
 func (p *program) parseTime(what, s string) (moment, error) {
 	m, err := p.parseMoment(what, s)
-	if err == nil && m.sequence != 0 {
-		err = usagef("%s: %q is not a time", what, s)
+	if err != nil || m.sequence != 0 {
+		err = usagef("%s: %q is not a time: give one like 2026-03-01 or 2026-03-01T20:15:00Z, a time ago like -36h, "+
+			"or now", what, s)
 	}
 	return m, err
 }

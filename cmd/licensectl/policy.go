@@ -29,6 +29,11 @@ func (p *program) printLimits(l *licensedv1.PolicyLimits) error {
 			grace = fmt.Sprint(*plan.GraceDays)
 		}
 		t.Add("days of grace after a smaller plan", of, grace)
+		if a := plan.Allowances; a != nil {
+			t.Add("downloads that are lent at a time", of, fmt.Sprint(a.Downloads))
+			t.Add("allowances at a time", of, fmt.Sprint(a.Allowances))
+			t.Add("hours of an allowance", of, fmt.Sprint(a.Hours))
+		}
 	}
 	for _, s := range l.Studios {
 		t.Add("active licences", "studio "+s.StudioId, limitWords(s.Licenses))

@@ -184,12 +184,9 @@ type timeFlag struct {
 
 // Set implements pflag.Value.
 func (f *timeFlag) Set(s string) error {
-	m, err := f.p.parseMoment("time", s)
+	m, err := f.p.parseTime("time", s)
 	if err != nil {
 		return err
-	}
-	if m.sequence != 0 {
-		return fmt.Errorf("%q is not a time", s)
 	}
 	if f.at = m.time; f.at.IsZero() {
 		f.at = f.p.now()

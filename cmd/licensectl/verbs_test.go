@@ -29,6 +29,8 @@ var verbArguments = map[string]string{
 	"select":                   "$CUSTOMER $DEVICE",
 	"exception list":           "$CUSTOMER",
 	"exception grant devices":  "$CUSTOMER 3 --until 2099-01-01 --reason ticket",
+	"exception grant titles":   "$CUSTOMER 30 --until 2099-01-01 --reason ticket",
+	"exception grant monthly":  "$CUSTOMER 60 --until 2099-01-01 --reason ticket",
 	"exception grant studio":   "$CUSTOMER unlisted 3 --until 2099-01-01 --reason ticket",
 	"exception grant yearly":   "$CUSTOMER unlimited --title $TITLE --until 2099-01-01 --reason ticket",
 	"exception grant removals": "$CUSTOMER 3 --until 2099-01-01 --reason ticket",
@@ -110,7 +112,8 @@ func verbSession(t *testing.T, customer, device, title string) (*session, ids) {
 	s := newSession(t)
 	s.write("audit.log", "")
 	s.write("policy.yaml", "version: second\ndefault_plan: standard\n"+
-		"plans: {standard: {devices: 2}, premium: {devices: 4}}\n")
+		"plans: {standard: {devices: 2}, premium: {devices: 4, allowances: {downloads: 3}}}\n"+
+		"studios: {netflix: {downloads: 100}}\n")
 	s.call("policy", "reload")
 	if out, failed, code := s.call("acquire", customer, device, title); code != 0 {
 		t.Fatalf("acquire: exit %d: %s%s", code, out, failed)
@@ -247,12 +250,16 @@ func TestVerbsComplete(t *testing.T) {
 	s.call("acquire", "Bayley", "ipad", "GlowS01E02")
 	known := map[string]string{
 		"CUSTOMER": "Bayley", "DEVICE": "iphone", "TITLE": "GlowS01E01", "PLAN": "premium", "NODE": x["$NODE"],
-		"VERB": "deactivate",
+		"VERB": "deactivate", "STUDIO": "netflix", "EXCEPTION": "1",
 	}
+	s.call("exception", "grant", "devices", "Bayley", "3", "--until", "2100-01-01", "--reason", "test")
 	completes := func(want string, args ...string) {
 		t.Helper()
 		out, _, code := s.call(append([]string{"__complete"}, args...)...)
-		if code != 0 || !slices.Contains(strings.Split(out, "\n"), want) {
+		if code != 0 || !slices.ContainsFunc(strings.Split(out, "\n"), func(line string) bool {
+			value, _, _ := strings.Cut(line, "\t") // A description follows the value.
+			return value == want
+		}) {
 			t.Errorf("%q: exit %d, no %s in\n%s", args, code, want, out)
 		}
 	}
@@ -271,7 +278,7 @@ func TestVerbsComplete(t *testing.T) {
 			arguments[path]++
 			args = append(args, known[name])
 		}
-		for _, flag := range []string{"device", "title"} {
+		for _, flag := range []string{"device", "title", "studio"} {
 			if c.Flags().Lookup(flag) != nil {
 				completes(known[strings.ToUpper(flag)], append(strings.Fields(path), "Bayley", "--"+flag, "")...)
 			}
