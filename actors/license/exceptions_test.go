@@ -126,7 +126,8 @@ func TestCheckGrant(t *testing.T) {
 	long.GetWithdrawException().Reason = strings.Repeat("x", MaxReason+1)
 	for want, c := range map[string]*licensedv1.Command{
 		"": limit(&licensedv1.OtherLimit{Kind: licensedv1.LimitKind_LIMIT_KIND_YEARLY, TitleId: "t"}),
-		"unknown limit 0; want devices, studio, yearly, removals, monthly or device-titles": limit(&licensedv1.OtherLimit{}),
+		"unknown limit 0; want devices, studio, yearly, removals, monthly or device-titles": limit(
+			&licensedv1.OtherLimit{}),
 		"limit is required for devices, which cannot be unlimited": limit(&licensedv1.OtherLimit{
 			Kind: licensedv1.LimitKind_LIMIT_KIND_DEVICES,
 		}),

@@ -68,8 +68,8 @@ func allowanceLimits(a policy.Allowances) *licensedv1.AllowanceLimits {
 }
 
 // eachLent calls fn for each unit that a rule counts at this time, with the time from which on it does not. A rule that
-// counts active licences looks back 0. What was downloaded within an allowance may become known after its end. So a rule
-// that looks back further counts the unit until no download within it would count.
+// counts active licences looks back 0. What was downloaded within an allowance may become known after its end. So a
+// rule that looks back further counts the unit until no download within it would count.
 func (v view) eachLent(back int64, fn func(a *allowance, u unit, end int64)) {
 	for i := range v.state.allowances {
 		a := &v.state.allowances[i]
