@@ -5,14 +5,14 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
+	"licensed/actors/license"
 	"licensed/gateway/auth"
 	"licensed/internal/auditlog"
 	"licensed/internal/budget"
@@ -23,9 +23,6 @@ import (
 
 // attemptRetry is the time to wait after too many wrong credentials.
 const attemptRetry = 5 * time.Second
-
-// maxReason is the length of the longest reason that a caller may state, in bytes.
-const maxReason = 256
 
 // errCredentialsExpired ends a stream whose caller's credentials expired meanwhile.
 var errCredentialsExpired = &auth.Error{
@@ -110,6 +107,10 @@ func (g *Gateway) authorize(c *call, message any, h http.Header) error {
 	reason, err := statedReason(h)
 	if err != nil {
 		return err
+	}
+	// A message that has a reason of its own is the only place of it.
+	if m, ok := message.(interface{ GetReason() string }); ok && validReason(m.GetReason()) {
+		reason = m.GetReason()
 	}
 	c.caller.Method, c.caller.Reason = c.route.path, reason
 	about, _ := message.(interface{ GetCustomerId() string })
@@ -233,12 +234,16 @@ func reasonOf(err *connect.Error) string {
 func statedReason(h http.Header) (string, error) {
 	given := h.Get(auth.ReasonHeader)
 	reason, err := url.PathUnescape(given)
-	if err != nil || len(reason) > maxReason || !utf8.ValidString(reason) ||
-		strings.ContainsFunc(reason, unicode.IsControl) {
+	if err != nil || reason != "" && !validReason(reason) {
 		return "", apiError(connect.CodeInvalidArgument, licensedv1.ReasonInvalid, "the header "+auth.ReasonHeader+
-			" is not percent-encoded UTF-8 of at most 256 bytes without control characters")
+			" is not percent-encoded UTF-8 of at most "+strconv.Itoa(license.MaxReason)+" bytes without control characters")
 	}
 	return strings.TrimSpace(reason), nil
+}
+
+// validReason reports whether a text can be recorded as a reason.
+func validReason(text string) bool {
+	return license.CheckReason(text) == nil
 }
 
 // authorizedConn authorises the message of a stream of replies.

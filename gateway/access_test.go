@@ -435,6 +435,13 @@ func TestAudit(t *testing.T) {
 	if n := r.metric(t, "licensed_gateway_audit_records_total"); n != "9" {
 		t.Errorf("%s records are counted", n)
 	}
+	// A message with a reason of its own needs no header.
+	b.take()
+	_, answer := ask(t, r, licenses+"GrantException", "token-support",
+		`{"customerId":"Bayley","commandId":"c","reason":"stolen tablet","removal":{}}`, nil)
+	if all := b.take(); len(all) != 1 || all[0].Decision != "allowed" || all[0].Reason != "stolen tablet" {
+		t.Errorf("an exception is recorded as %+v, %s", all, answer)
+	}
 	// What cannot be recorded is not done.
 	b.fails = io.ErrShortWrite
 	if status, answer := ask(t, r, admin+"DrainNode", "token-operator", `{"name":"n1"}`, nil); status !=

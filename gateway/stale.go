@@ -7,7 +7,9 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/actors"
+	"licensed/gateway/auth"
 	"licensed/gateway/fallback"
+	"licensed/internal/caller"
 	"licensed/internal/planted"
 	"licensed/messages/licensedv1"
 )
@@ -21,9 +23,17 @@ func (g *Gateway) FallbackStatus() *licensedv1.FallbackFigures {
 }
 
 // read asks a question about a customer. stale is nil if the answer is current. Errors: those of the owner.
+// Whether the caller may ask is decided here as the owner does it: the owner has no part in answers that are stale.
 func (g *Gateway) read(
 	ctx context.Context, customer string, q *licensedv1.Query,
 ) (answer actors.Answer, stale *licensedv1.Stale, err error) {
+	if g.config.Authenticator != nil {
+		d := auth.AuthorizeCaller(g.config.Authorizer, caller.FromContext(ctx), auth.MethodOf(q), customer)
+		if !d.Allowed {
+			g.metrics.denied.WithLabelValues(string(d.Denial)).Inc()
+			return answer, nil, &actors.DeniedError{Text: d.Text}
+		}
+	}
 	if g.config.Fallback == nil {
 		answer, err = g.aggregates.Query(ctx, customer, q)
 		return answer, nil, err

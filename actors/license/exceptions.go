@@ -552,8 +552,8 @@ func mergedLicense(held, moved license, at int64) license {
 	return out
 }
 
-// checkReason checks the reason of a command.
-func checkReason(reason string) error {
+// CheckReason says what is wrong with the reason of a command, or with that of a call.
+func CheckReason(reason string) error {
 	switch {
 	case strings.TrimSpace(reason) == "":
 		return errors.New("reason is required")
@@ -567,7 +567,7 @@ func checkReason(reason string) error {
 
 // CheckGrant says what is wrong with GrantException, beside ids of the customer and the command.
 func CheckGrant(c *licensedv1.GrantException) error {
-	if err := checkReason(c.GetReason()); err != nil {
+	if err := CheckReason(c.GetReason()); err != nil {
 		return err
 	}
 	e := &licensedv1.Exception{}
@@ -598,7 +598,7 @@ func CheckWithdraw(c *licensedv1.WithdrawException) error {
 	if c.GetNumber() == 0 || c.GetNumber() > MaxNumber {
 		return fmt.Errorf("exception number %d is not between 1 and %d", c.GetNumber(), uint64(MaxNumber))
 	}
-	return checkReason(c.GetReason())
+	return CheckReason(c.GetReason())
 }
 
 // checkKind checks what an exception is about.
@@ -677,6 +677,6 @@ func checkException(e *licensedv1.Exception) error {
 	if e.GetGrantedAt() == nil || e.GetUntil() == nil {
 		return errors.New("an exception without its times")
 	}
-	return first(checkReason(e.GetReason()), checkStamp("granted_at", e.GetGrantedAt()),
+	return first(CheckReason(e.GetReason()), checkStamp("granted_at", e.GetGrantedAt()),
 		checkStamp("until", e.GetUntil()), checkKind(e))
 }

@@ -198,7 +198,7 @@ func checkContent(event any) error {
 	case *licensedv1.ExceptionGranted:
 		return checkException(e.GetException())
 	case *licensedv1.ExceptionWithdrawn:
-		return first(checkException(e.GetException()), checkReason(e.GetReason()))
+		return first(checkException(e.GetException()), CheckReason(e.GetReason()))
 	case *licensedv1.TitleDownloaded:
 		return first(checkTerms(e.GetLicense()), checkOccurrence(e.GetOccurrence()),
 			checkTime("issue time", e.GetIssuedAtMs()))

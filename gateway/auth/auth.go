@@ -108,10 +108,12 @@ const (
 	OtherCustomer Denial = "other_customer"
 	// ReasonRequired: the caller may call the method if it states a reason.
 	ReasonRequired Denial = "reason_required"
+	// NoPrincipal: the request of another process, or of a part of this one, does not say who it acts for.
+	NoPrincipal Denial = "no_principal"
 )
 
 // Denials are all of them.
-var Denials = []Denial{NotAllowed, OtherCustomer, ReasonRequired}
+var Denials = []Denial{NotAllowed, OtherCustomer, ReasonRequired, NoPrincipal}
 
 // Kind is why credentials were not accepted, a label of metrics.
 type Kind string

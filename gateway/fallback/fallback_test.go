@@ -147,6 +147,7 @@ func TestAway(t *testing.T) {
 		actors.ErrRejected, actors.ErrNotSupported, actors.ErrImporting, persistence.ErrCorrupt,
 		actors.ErrForgotten,
 		&actors.RateLimitedError{}, &actors.StampError{}, context.Canceled, errors.New("a bug"),
+		&actors.DeniedError{}, fmt.Errorf("%w: %w", actors.ErrUnavailable, &actors.DeniedError{}),
 		fmt.Errorf("%w: %w", actors.ErrUnavailable, actors.ErrCorrupt),
 	} {
 		if Unavailable(err) {
@@ -254,6 +255,80 @@ func TestCaller(t *testing.T) {
 	want := []string{fmt.Sprint(*shop, "tokens:shop", "a reason")}
 	if len(o.order) != 2 || !slices.Equal(o.callers, want) {
 		t.Errorf("%v for %v, want %v", o.order, o.callers, want)
+	}
+}
+
+// TestDenied: a command that the owner denies ends, also as another command, and holds up none after it; a customer
+// that was forgotten meanwhile neither.
+func TestDenied(t *testing.T) {
+	for settlement, refuses := range map[Settlement]error{
+		Denied: &actors.DeniedError{Text: "no"}, Forgotten: actors.ErrForgotten,
+	} {
+		for _, anew := range []bool{false, true} {
+			o := &owner{}
+			f := newFallback(t, o, t.TempDir())
+			f.config.Execute = func(ctx context.Context, customer string, c actors.Command) (actors.Reply, error) {
+				switch {
+				case c.ID == "c1" && anew:
+					return actors.Reply{}, actors.ErrTooOld
+				case c.ID == "c1", strings.HasPrefix(c.ID, "late-"):
+					return actors.Reply{}, refuses
+				}
+				return o.Execute(ctx, customer, c)
+			}
+			for _, id := range []string{"c1", "c2"} {
+				if _, err := f.Defer(t.Context(), "Bayley", command(id, false), held, actors.ErrUnavailable); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := f.Execute(t.Context(), "Bayley", command("c3", false), false); err != nil {
+				t.Errorf("the next command: %v", err)
+			}
+			if want := []string{"Bayley c2", "Bayley c3"}; f.settled(settlement) != 1 || !slices.Equal(o.order, want) ||
+				f.config.Journal.Usage().Commands != 0 {
+				t.Errorf("%v: %d ended so, %v were executed", settlement, f.settled(settlement), o.order)
+			}
+			for _, outcome := range f.Status().Outcomes {
+				if outcome.Command == "release" && outcome.NotExecuted != 1 {
+					t.Errorf("%v: the status says %v", settlement, outcome)
+				}
+			}
+		}
+	}
+}
+
+// TestProbeCaller: a question that is asked in the background is asked for the caller of the one that is answered.
+func TestProbeCaller(t *testing.T) {
+	o := &owner{unavailable: actors.ErrUnavailable}
+	f := newFallback(t, o, t.TempDir())
+	var mu sync.Mutex
+	nobody, asked := 0, 0
+	f.config.Query = func(ctx context.Context, customer string, q any) (actors.Answer, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		asked++
+		if by := caller.FromContext(ctx); by == nil || by.Principal != "tokens:shop" {
+			nobody++
+		}
+		return o.Query(ctx, customer, q)
+	}
+	ctx := caller.NewContext(t.Context(), &caller.Caller{Principal: "tokens:shop"})
+	for range 2 * minFailing {
+		_, _ = f.Read(ctx, "Bayley", devices(), nil)
+	}
+	mu.Lock()
+	before := asked
+	mu.Unlock()
+	until(func() bool {
+		_, _ = f.Read(ctx, "Bayley", devices(), nil)
+		mu.Lock()
+		defer mu.Unlock()
+		return asked > before
+	})
+	mu.Lock()
+	defer mu.Unlock()
+	if nobody > 0 {
+		t.Errorf("%d of %d questions were asked for nobody", nobody, asked)
 	}
 }
 

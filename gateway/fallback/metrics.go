@@ -10,7 +10,7 @@ import (
 
 // settlements are how commands end, and reasons why one is not accepted, as labels of metrics.
 var (
-	settlements = []Settlement{Executed, Refused, Superseded, Replaced, Lapsed, Gap, Forgotten}
+	settlements = []Settlement{Executed, Refused, Superseded, Replaced, Lapsed, Gap, Forgotten, Denied}
 	reasons     = []struct {
 		err  error
 		name string

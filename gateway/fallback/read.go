@@ -9,6 +9,7 @@ import (
 
 	"licensed/actors"
 	"licensed/actors/license"
+	"licensed/internal/caller"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
 )
@@ -87,7 +88,7 @@ func (f *Fallback) readFrom(
 	ctx context.Context, b *breaker, source Source, ask func(ctx context.Context) (actors.Answer, error),
 ) (Answer, error) {
 	if !b.IsClosed() {
-		f.probe(b, ask)
+		f.probe(ctx, b, ask)
 		return Answer{}, fmt.Errorf("%w: %w", actors.ErrUnavailable, ErrOpen)
 	}
 	at := f.config.Now()
@@ -101,13 +102,19 @@ func (f *Fallback) readFrom(
 	return Answer{a, source, at}, err
 }
 
-// probe asks a source in the background whether it is back, at most twice a second.
-func (f *Fallback) probe(b *breaker, ask func(ctx context.Context) (actors.Answer, error)) {
+// probe asks a source in the background whether it is back, at most twice a second. It asks for the caller of the
+// question: the owner decides about the probe as about the question.
+func (f *Fallback) probe(ctx context.Context, b *breaker, ask func(ctx context.Context) (actors.Answer, error)) {
 	if !b.TryAcquirePermit() {
 		return
 	}
+	asking := f.running
+	if by := caller.FromContext(ctx); by != nil {
+		by := *by // The question may end first, and its caller with it.
+		asking = caller.NewContext(asking, &by)
+	}
 	go func() {
-		ctx, cancel := context.WithTimeout(f.running, f.config.Timeout)
+		ctx, cancel := context.WithTimeout(asking, f.config.Timeout)
 		defer cancel()
 		_, err := ask(ctx)
 		f.record(ctx, b, err)

@@ -36,6 +36,8 @@ const (
 	Gap
 	// Forgotten: the customer was removed for good meanwhile. It is not executed.
 	Forgotten
+	// Denied: the owner does not let its caller do this. It is not executed.
+	Denied
 )
 
 // String returns the value of the metrics' label.
@@ -55,6 +57,8 @@ func (s Settlement) String() string {
 		return "gap"
 	case Forgotten:
 		return "forgotten"
+	case Denied:
+		return "denied"
 	default:
 		return fmt.Sprintf("Settlement(%d)", uint8(s))
 	}
@@ -131,7 +135,13 @@ func (f *Fallback) settle(ctx context.Context, customer string) error {
 			_ = f.config.Journal.Remove(c)
 		}
 		settlement, err := f.handIn(ctx, c)
-		if err != nil {
+		var denied *actors.DeniedError
+		switch {
+		case errors.As(err, &denied): // No retry changes who gave the command.
+			settlement = Denied
+		case errors.Is(err, actors.ErrForgotten):
+			settlement = Forgotten
+		case err != nil: // Later: the owner is unavailable, or cannot execute anything of this customer.
 			return err
 		}
 		// If this fails the command is handed in again, and the owner knows it by its id.
@@ -139,7 +149,13 @@ func (f *Fallback) settle(ctx context.Context, customer string) error {
 			f.config.Logger.Error("deferred command not removed", "customer", customer, "error", err)
 		}
 		f.metrics.settled.WithLabelValues(kindOf(c.GetCommand()).name, settlement.String()).Inc()
-		if settlement == Lapsed || settlement == Replaced || settlement == Gap {
+		switch settlement {
+		case Denied:
+			f.config.Logger.Warn("deferred command denied by the owner and dropped; check that the gateway and the nodes "+
+				"have --auth-file and the same release, and have the client send the command again",
+				"customer", customer, "command", c.CommandId, "kind", kindOf(c.GetCommand()).name,
+				"principal", c.GetCaller().GetPrincipal(), "accepted_at", c.AcceptedAt().UTC(), "reason", denied.Text)
+		case Lapsed, Replaced, Gap:
 			f.config.Logger.Warn("deferred command not executed", "customer", customer, "command", c.CommandId,
 				"accepted_at", c.AcceptedAt().UTC(), "reason", settlement)
 		}
@@ -178,9 +194,7 @@ func (f *Fallback) handIn(ctx context.Context, c Command) (Settlement, error) {
 		return f.anew(ctx, c)
 	case errors.Is(err, actors.ErrTooOld):
 		return Lapsed, nil
-	case errors.Is(err, actors.ErrForgotten):
-		return Forgotten, nil
-	case err != nil: // Later: the owner is unavailable, or cannot execute anything of this customer.
+	case err != nil:
 		return 0, err
 	}
 	return settlementOf(c, reply), nil

@@ -40,7 +40,8 @@ func (f *Fallback) Status() *licensedv1.FallbackFigures {
 		}
 		o := &licensedv1.DeferredOutcomes{
 			Command: k.name, Accepted: count(f.metrics.accepted.WithLabelValues(k.name)), Executed: ended(Executed),
-			Refused: ended(Refused), Superseded: ended(Superseded), NotExecuted: ended(Replaced, Lapsed, Gap),
+			Refused: ended(Refused), Superseded: ended(Superseded),
+			NotExecuted: ended(Replaced, Lapsed, Gap, Forgotten, Denied),
 		}
 		for _, reason := range slices.Compact(reasonNames()) {
 			o.Declined += count(f.metrics.declined.WithLabelValues(k.name, reason))

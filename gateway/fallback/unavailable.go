@@ -22,6 +22,9 @@ const RetryAfter = time.Second
 // Only such failures qualify for a fallback: after all others the owner has answered, or the request cannot be executed
 // as it is. The command may have been executed all the same.
 func Unavailable(err error) bool {
+	if denied := (*actors.DeniedError)(nil); errors.As(err, &denied) {
+		return false
+	}
 	for _, answered := range []error{
 		actors.ErrIDReused, actors.ErrTooOld, actors.ErrIssuedAhead, actors.ErrCorrupt, actors.ErrPanic,
 		actors.ErrRejected, actors.ErrNotSupported, actors.ErrImporting, persistence.ErrCorrupt,

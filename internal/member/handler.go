@@ -4,15 +4,12 @@ import (
 	"context"
 	"fmt"
 
-	"google.golang.org/protobuf/reflect/protoreflect"
-
 	"licensed/actors"
 	"licensed/actors/license"
 	"licensed/cluster"
 	"licensed/cluster/transport"
 	"licensed/gateway/auth"
 	"licensed/internal/caller"
-	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
 	"licensed/messages/nodev1"
 )
@@ -94,14 +91,7 @@ func (h handler) of(kind string) (*cluster.Node, error) {
 
 // methodOf returns the method that a request comes of. Empty: several methods ask so, and the caller says which one.
 func methodOf(request any) string {
-	switch m := request.(type) {
-	case *licensedv1.Command:
-		return licenseMethod(m.ProtoReflect(), "command")
-	case *licensedv1.Query:
-		if m.GetDescribeState() != nil {
-			return ""
-		}
-		return licenseMethod(m.ProtoReflect(), "query")
+	switch request.(type) {
 	case *nodev1.PassivateRequest:
 		return licensedv1connect.AdminServicePassivateCustomerProcedure
 	case *nodev1.ArchiveRequest:
@@ -111,27 +101,7 @@ func methodOf(request any) string {
 	case *nodev1.ForgetRequest:
 		return licensedv1connect.AdminServiceForgetCustomerProcedure
 	}
-	return ""
-}
-
-// licenseMethods are the methods of LicenseService, by the names of the messages that they send to owners.
-var licenseMethods = func() map[protoreflect.Name]string {
-	all := make(map[protoreflect.Name]string)
-	methods := licensedv1.File_licensed_v1_license_service_proto.Services().ByName("LicenseService").Methods()
-	for i := range methods.Len() {
-		name := methods.Get(i).Name()
-		all[name] = "/" + licensedv1connect.LicenseServiceName + "/" + string(name)
-	}
-	return all
-}()
-
-// licenseMethod returns the method of LicenseService that a command or a query comes of: that of the same name.
-func licenseMethod(m protoreflect.Message, oneof protoreflect.Name) string {
-	field := m.WhichOneof(m.Descriptor().Oneofs().ByName(oneof))
-	if method := licenseMethods[field.Message().Name()]; method != "" {
-		return method
-	}
-	return "unknown" // Nobody may call it.
+	return auth.MethodOf(request)
 }
 
 // check decides whether the caller of a request about a customer may call a method, and returns the caller; nil where
@@ -141,14 +111,7 @@ func (h handler) check(ctx context.Context, method, customer string) (*caller.Ca
 	if h.config.Authorizer == nil {
 		return by, nil
 	}
-	if by == nil || by.Principal == "" {
-		return nil, h.denied(by, method, "no_principal", "the request does not say who it acts for")
-	}
-	if method == "" {
-		method = by.Method
-	}
-	d := h.config.Authorizer.Authorize(&auth.Claims{Roles: auth.Roles(by.Roles), Customer: by.Customer},
-		auth.Action{Method: method, Customer: customer, Read: true, Reason: by.Reason})
+	d := auth.AuthorizeCaller(h.config.Authorizer, by, method, customer)
 	if !d.Allowed {
 		return nil, h.denied(by, method, string(d.Denial), d.Text)
 	}

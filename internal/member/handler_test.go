@@ -97,6 +97,29 @@ func TestOwnerRoles(t *testing.T) {
 	}
 }
 
+// TestEveryRequestHasAMethod: each command and query that a gateway can send to an owner is that of a method which some
+// role may call, so that the owner does not deny it to everybody. Another reason than that of a method of its own needs
+// a line in auth.MethodOf.
+func TestEveryRequestHasAMethod(t *testing.T) {
+	rules := make(map[string]auth.Rule)
+	for _, r := range auth.Rules() {
+		rules[r.Method] = r
+	}
+	for _, request := range append(empties[*licensedv1.Command]("command"), empties[*licensedv1.Query]("query")...) {
+		q, _ := request.(*licensedv1.Query)
+		if method := methodOf(request); method == "" && q.GetDescribeState() == nil ||
+			method != "" && rules[method].Roles|rules[method].WithReason == 0 {
+			t.Errorf("%v is of the method %q, which nobody may call", request, method)
+		}
+	}
+	// One of a later release is denied.
+	for _, request := range []any{&licensedv1.Command{}, &licensedv1.Query{}} {
+		if method := methodOf(request); method == "" || rules[method].Roles != 0 {
+			t.Errorf("%T without content is of the method %q", request, method)
+		}
+	}
+}
+
 // TestOwnerDeniesNobody: a request that says nobody, or a method that does not exist, is denied.
 func TestOwnerDeniesNobody(t *testing.T) {
 	h := owner()

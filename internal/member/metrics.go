@@ -173,7 +173,7 @@ func (m *Metrics) listener() transport.Listener {
 
 // denials are why requests of other processes are denied: the reasons of package auth, and those of the token that
 // operators need.
-var denials = append([]string{"no_principal", "no_token", "bad_token", "gateway"}, func() (all []string) {
+var denials = append([]string{"no_token", "bad_token", "gateway"}, func() (all []string) {
 	for _, d := range auth.Denials {
 		all = append(all, string(d))
 	}

@@ -10,8 +10,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/gateway/auth"
 	"licensed/internal/node"
@@ -85,7 +87,19 @@ func TestPrincipal(t *testing.T) {
 	if _, err := support.DeactivateDevice(t.Context(), remove); err != nil {
 		t.Fatal(err)
 	}
-	want := map[string][2]string{"c1": {"tokens:service", ""}, "c2": {"tokens:support", "lost phone, José"}}
+	// The reason in a message is that of its events.
+	if _, err := support.GrantException(t.Context(), connect.NewRequest(&licensedv1.GrantExceptionRequest{
+		CustomerId: "Bayley", CommandId: "c3", Reason: "ticket 4711",
+		Kind: &licensedv1.GrantExceptionRequest_Limit{Limit: &licensedv1.OtherLimit{
+			Kind: licensedv1.LimitKind_LIMIT_KIND_DEVICES, Limit: 5,
+		}}, Until: timestamppb.New(time.Now().Add(time.Hour)),
+	})); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string][2]string{
+		"c1": {"tokens:service", ""}, "c2": {"tokens:support", "lost phone, José"},
+		"c3": {"tokens:support", "ticket 4711"},
+	}
 	check := func(by string, items []*licensedv1.HistoryItem) int {
 		for _, i := range items {
 			e := i.GetEvent()
@@ -104,7 +118,7 @@ func TestPrincipal(t *testing.T) {
 	for events.Receive() {
 		listed += check("ListEvents", events.Msg().Items)
 	}
-	if err := events.Err(); err != nil || listed < 4 {
+	if err := events.Err(); err != nil || listed < 5 {
 		t.Errorf("%d events, %v", listed, err)
 	}
 	follow, err := history.Follow(t.Context(), connect.NewRequest(
