@@ -107,6 +107,26 @@ func readAllowance(v []byte) *gatewayv1.LentAllowance {
 	return a
 }
 
+// lender returns who had the allowance lent that a command redeems, also if only its return is left, one of the
+// commands of the customer. Nil: the command redeems none, or nobody knows. If the owner denies this caller the unit, it
+// denies it the return too, so that a download that the device has is counted in any case.
+func (j *Journal) lender(c Command, commands []Command) (by *gatewayv1.Caller) {
+	number := c.GetCommand().GetAcquireLicense().GetAllowance()
+	if number == 0 {
+		return nil
+	}
+	for _, other := range commands {
+		if other.GetCommand().GetReturnAllowance().GetNumber() == number {
+			return other.Caller
+		}
+	}
+	_ = j.db.View(func(tx *bbolt.Tx) error {
+		by = allowanceOf(tx, c.CustomerId, number).GetCaller()
+		return nil
+	})
+	return by
+}
+
 // Keep adds an allowance that was lent through this gateway, unless it is known. It is durable when Keep returns.
 // Errors: ErrFull, ErrDisk.
 func (j *Journal) Keep(a *gatewayv1.LentAllowance) error {

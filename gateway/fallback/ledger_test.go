@@ -18,6 +18,7 @@ import (
 	"licensed/actors"
 	"licensed/actors/license"
 	"licensed/actors/license/policy"
+	"licensed/internal/caller"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
 )
@@ -356,6 +357,49 @@ func runAllowances(t *testing.T, rng *rand.Rand) int {
 		}
 	}
 	return len(w.grants)
+}
+
+// TestLedgerCallers: what a gateway returns on its own is returned for the caller that had it lent, also after a
+// restart, and a unit that the owner denies to its caller is settled for that one before.
+func TestLedgerCallers(t *testing.T) {
+	o, dir := &owner{unavailable: actors.ErrUnavailable}, t.TempDir()
+	f := newFallback(t, o, dir)
+	lent := &licensedv1.Allowance{
+		Number: 7, DeviceId: "iphone", TitleIds: []string{"a1", "a2"}, GatewayId: f.GatewayID(),
+		LentAt: timestamppb.New(someTime), ExpiresAt: timestamppb.New(someTime.Add(time.Hour)),
+	}
+	shop := &caller.Caller{Principal: "tokens:shop", Roles: 4, Method: "/s/LendAllowance"}
+	if err := f.Keep(caller.NewContext(t.Context(), shop), "c1", lent); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Redeem(t.Context(), "c1", actors.Command{
+		ID: "1", Fingerprint: 7, IssuedAt: someTime,
+		Payload: &licensedv1.Command{Command: &licensedv1.Command_AcquireLicense{AcquireLicense: &licensedv1.AcquireLicense{
+			DeviceId: "iphone", TitleId: "a1", Allowance: 7, GatewayId: f.GatewayID(),
+		}}},
+	}, lent.ExpiresAt.AsTime()); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.config.Journal.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f = newFallback(t, o, dir)
+	f.config.Now = func() time.Time { return someTime.Add(time.Hour) }
+	f.config.Execute = func(ctx context.Context, customer string, c actors.Command) (actors.Reply, error) {
+		if caller.FromContext(ctx) == nil {
+			return actors.Reply{}, &actors.DeniedError{Text: "for nobody"}
+		}
+		return o.Execute(ctx, customer, c)
+	}
+	o.set(func() { o.unavailable = nil })
+	f.settleAll(t.Context())
+	f.closeEnded()
+	f.settleAll(t.Context())
+	by := fmt.Sprint(*shop, "tokens:shop", "")
+	if len(o.order) != 2 || o.order[0] != "c1 1" || !slices.Equal(o.callers, []string{by, by}) ||
+		f.config.Journal.Usage().Commands != 0 {
+		t.Errorf("%v for %v, want %v", o.order, o.callers, by)
+	}
 }
 
 // TestLedger: an allowance is redeemed by its gateway alone, each title once, and not after it was closed.

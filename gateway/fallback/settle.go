@@ -136,6 +136,12 @@ func (f *Fallback) settle(ctx context.Context, customer string) error {
 		}
 		settlement, err := f.handIn(ctx, c)
 		var denied *actors.DeniedError
+		if errors.As(err, &denied) {
+			if by := f.config.Journal.lender(c, commands); by != nil {
+				c.Caller = by
+				settlement, err = f.handIn(ctx, c)
+			}
+		}
 		switch {
 		case errors.As(err, &denied): // No retry changes who gave the command.
 			settlement = Denied

@@ -91,7 +91,7 @@ func TestPrincipal(t *testing.T) {
 	if _, err := support.GrantException(t.Context(), connect.NewRequest(&licensedv1.GrantExceptionRequest{
 		CustomerId: "Bayley", CommandId: "c3", Reason: "ticket 4711",
 		Kind: &licensedv1.GrantExceptionRequest_Limit{Limit: &licensedv1.OtherLimit{
-			Kind: licensedv1.LimitKind_LIMIT_KIND_DEVICES, Limit: 5,
+			Kind: licensedv1.LimitKind_LIMIT_KIND_DEVICES, Limit: new(uint32(5)),
 		}}, Until: timestamppb.New(time.Now().Add(time.Hour)),
 	})); err != nil {
 		t.Fatal(err)
