@@ -236,7 +236,8 @@ func statedReason(h http.Header) (string, error) {
 	reason, err := url.PathUnescape(given)
 	if err != nil || reason != "" && !validReason(reason) {
 		return "", apiError(connect.CodeInvalidArgument, licensedv1.ReasonInvalid, "the header "+auth.ReasonHeader+
-			" is not percent-encoded UTF-8 of at most "+strconv.Itoa(license.MaxReason)+" bytes without control characters")
+			" is not percent-encoded UTF-8 of at most "+strconv.Itoa(license.MaxReason)+
+			" bytes without control characters")
 	}
 	return strings.TrimSpace(reason), nil
 }

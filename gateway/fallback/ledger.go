@@ -108,7 +108,7 @@ func readAllowance(v []byte) *gatewayv1.LentAllowance {
 }
 
 // lender returns who had the allowance lent that a command redeems, also if only its return is left, one of the
-// commands of the customer. Nil: the command redeems none, or nobody knows. If the owner denies this caller the unit, it
+// commands of the customer. Nil: the command redeems none, or nobody knows. An owner that denies this caller the unit
 // denies it the return too, so that a download that the device has is counted in any case.
 func (j *Journal) lender(c Command, commands []Command) (by *gatewayv1.Caller) {
 	number := c.GetCommand().GetAcquireLicense().GetAllowance()

@@ -374,9 +374,11 @@ func TestLedgerCallers(t *testing.T) {
 	}
 	if _, err := f.Redeem(t.Context(), "c1", actors.Command{
 		ID: "1", Fingerprint: 7, IssuedAt: someTime,
-		Payload: &licensedv1.Command{Command: &licensedv1.Command_AcquireLicense{AcquireLicense: &licensedv1.AcquireLicense{
-			DeviceId: "iphone", TitleId: "a1", Allowance: 7, GatewayId: f.GatewayID(),
-		}}},
+		Payload: &licensedv1.Command{Command: &licensedv1.Command_AcquireLicense{
+			AcquireLicense: &licensedv1.AcquireLicense{
+				DeviceId: "iphone", TitleId: "a1", Allowance: 7, GatewayId: f.GatewayID(),
+			},
+		}},
 	}, lent.ExpiresAt.AsTime()); err != nil {
 		t.Fatal(err)
 	}
