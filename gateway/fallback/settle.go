@@ -157,8 +157,8 @@ func (f *Fallback) settle(ctx context.Context, customer string) error {
 		f.metrics.settled.WithLabelValues(kindOf(c.GetCommand()).name, settlement.String()).Inc()
 		switch settlement {
 		case Denied:
-			f.config.Logger.Warn("deferred command denied by its owner; check that this gateway has --auth-file and the "+
-				"release of the nodes, and have the client send the command again",
+			f.config.Logger.Warn("deferred command denied by its owner; check that this gateway has --auth-file and "+
+				"the release of the nodes, and have the client send the command again",
 				"customer", customer, "command", c.CommandId, "kind", kindOf(c.GetCommand()).name,
 				"principal", c.GetCaller().GetPrincipal(), "accepted_at", c.AcceptedAt().UTC(), "reason", denied.Text)
 		case Lapsed, Replaced, Gap:
