@@ -221,7 +221,6 @@ tidy-check: ## See that go.mod of each module is tidy, and that tests run with t
 	$(GO) mod tidy -diff
 	$(GO) -C test mod tidy -diff
 	$(GO) -C tools mod tidy -diff
-	$(GO) -C tools/security mod tidy -diff
 	@diff <(GOWORK=off $(GO) list -m -f '{{.Path}} {{.Version}}' $$(awk '/^\t/ { print $$1 }' go.mod)) \
 		<($(GO) list -m -f '{{.Path}} {{.Version}}' $$(awk '/^\t/ { print $$1 }' go.mod)) || \
 		{ echo "test/go.mod asks for other versions than go.mod: use the same in both"; exit 1; }
