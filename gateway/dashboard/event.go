@@ -92,6 +92,12 @@ func tell(m proto.Message) (kind, text string) {
 	case *licensedv1.AllowanceReturned:
 		return "device", fmt.Sprintf("Allowance %d returned, with %s.", e.Number,
 			count(uint32(len(e.TitleIds)), "download", "downloads"))
+	case *licensedv1.ExceptionGranted:
+		return "other", fmt.Sprintf("Exception %d granted (%s): %s.", e.Exception.GetNumber(), e.Exception.GetReason(),
+			e.Exception.Words())
+	case *licensedv1.ExceptionWithdrawn:
+		return "other", fmt.Sprintf("Exception %d withdrawn (%s): %s.", e.Exception.GetNumber(), e.Reason,
+			e.Exception.Words())
 	case *licensedv1.CommandAccepted:
 		if e.Superseded {
 			return "other", sentence(commandWords(e.Command) + subject(e.DeviceId, e.TitleId, e.PlanId) +
