@@ -123,8 +123,9 @@ func storeError(err error) error {
 }
 
 // End ends the activation of an aggregate at once, if there is one, and returns when that is not in memory any more.
-// Requests that wait are answered with the cause. What the activation has in progress has an unknown outcome, and no head is told that was read before ([R11]). Another
-// activation may have begun by then. Errors: that of ctx, as ErrUnavailable.
+// Requests that wait are answered with the cause. What the activation has in progress has an unknown outcome, and no
+// head is told that was read before ([R11]). Another activation may have begun by then. Errors: that of ctx, as
+// ErrUnavailable.
 func (r *Runtime) End(ctx context.Context, id string, cause error) error {
 	r.registry.disturb(id)
 	e := r.registry.find(id)

@@ -76,7 +76,8 @@ func TestProcesses(t *testing.T) {
 			c.Incarnation = func() persistence.Incarnation { return says }
 		})
 	}
-	node, gateway, stranger := begin(10, who), begin(11, persistence.Incarnation{}), begin(12, persistence.Incarnation{})
+	node := begin(10, who)
+	gateway, stranger := begin(11, persistence.Incarnation{}), begin(12, persistence.Incarnation{})
 	impostor := begin(11, who)
 	var asks []Process
 	node.handler.query = func(ctx context.Context, _ string, q any) (actors.Answer, error) {

@@ -290,8 +290,8 @@ func (o *options) securitySettings() []settings.Setting {
 		},
 		{
 			Name: "gateway-sans", Value: &m.GatewaySANs, Unit: "patterns", For: operator, Roles: member,
-			Help: "names in the certificates of gateways, as --node-sans; a process with such a name may send requests " +
-				"of callers, and nothing else",
+			Help: "names in the certificates of gateways, as --node-sans; a process with such a name may send " +
+				"requests of callers, and nothing else",
 			Unset: "with --node-sans, a gateway needs a certificate of a node",
 		},
 		{

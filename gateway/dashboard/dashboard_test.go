@@ -253,8 +253,8 @@ func TestToken(t *testing.T) {
 	r.expect(http.MethodGet, "/dashboard/", nil, with(good), http.StatusSeeOther)
 }
 
-// TestLogout: a cookie that was copied is worth nothing after the logout, that of another browser continues, and a token
-// in a URL is none.
+// TestLogout: a cookie that was copied is worth nothing after the logout, that of another browser continues, and a
+// token in a URL is none.
 func TestLogout(t *testing.T) {
 	r := newRig(t, func(c *AccessConfig) { c.Token = token })
 	login := func() func(*http.Request) {
