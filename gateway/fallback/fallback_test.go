@@ -664,14 +664,7 @@ func until(holds func() bool) {
 
 // TestSeeds: whatever happens to owner and gateways, each command that was provisionally accepted is executed once, in
 // the order in which its gateway accepted it, and no gateway renews a licence more often than the terms say.
-func TestSeeds(t *testing.T) {
-	for seed := range uint64(60) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			t.Parallel()
-			runSeed(t, rand.New(rand.NewPCG(seed, seed)))
-		})
-	}
-}
+func TestSeeds(t *testing.T) { each(t, runSeed) }
 
 // place is a gateway of a simulated cluster.
 type place struct {

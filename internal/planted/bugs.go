@@ -151,6 +151,8 @@ const (
 	RedeemBeyondUnits
 	DateFactsWhenHandedIn
 	AnswerStaleAsCurrent
+	RenewAnew
+	ForgetLate
 	AcknowledgeUnsynced
 	CassandraUnknownIsSuccess
 	AnswerFromCache
@@ -395,6 +397,13 @@ var Bugs = [count]Info{
 	},
 	RenewWithoutEnd: {
 		Rule: "fallback", Name: "renew a licence provisionally without a limit", Check: byFallback,
+	},
+	RenewAnew: {
+		Rule: "fallback", Name: "hand in a renewal that lapsed as another command",
+		Check: "gateway/fallback.TestLongOutages",
+	},
+	ForgetLate: {
+		Rule: "fallback", Name: "drop releases and facts that lapsed", Check: "gateway/fallback.TestLongOutages",
 	},
 	AnswerStaleAsCurrent: {
 		Rule: "fallback", Name: "mark a stale answer as current", Check: "gateway.TestStaleAnswers",
