@@ -1512,7 +1512,7 @@ func (x *FallbackFigures) GetUnansweredQuestions() uint64 {
 // DeferredOutcomes are what became of commands of one kind.
 type DeferredOutcomes struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "renew", "release", "sync".
+	// "acquire", "renew", "release", "return", "sync".
 	Command    string `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
 	Accepted   uint64 `protobuf:"varint,2,opt,name=accepted,proto3" json:"accepted,omitempty"`
 	Declined   uint64 `protobuf:"varint,3,opt,name=declined,proto3" json:"declined,omitempty"`
