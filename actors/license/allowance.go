@@ -92,8 +92,12 @@ func (s *State) lend(device uint32, at int64, e *licensedv1.AllowanceLent) {
 		a.units[i] = unit{intern(&s.titles, u.GetTitleId()), intern(&s.studios, u.GetStudioId())}
 	}
 	s.lastAllowance = max(s.lastAllowance, a.number)
-	if len(a.units) > 0 {
-		s.allowances = append(s.allowances, a)
+	if len(a.units) == 0 {
+		return
+	}
+	// Only an imported history has more: the oldest leave first.
+	if s.allowances = append(s.allowances, a); len(s.allowances) > maxAllowances {
+		s.allowances = s.allowances[1:]
 	}
 }
 
@@ -134,7 +138,7 @@ func (l *license) redeem(s *State, v *licensedv1.AllowanceRedeemed, at int64) {
 	l.studio = intern(&s.studios, terms.GetStudioId()) + 1
 	l.use(newUse(redeemed, false))
 	if l.acquired != terms.GetAcquiredAtMs() {
-		l.begin(terms.GetAcquiredAtMs())
+		l.begin(terms.GetAcquiredAtMs(), at)
 		l.acquired, l.released, l.renewals = terms.GetAcquiredAtMs(), 0, 0
 		l.grant(l.acquired, terms.GetPlayHours())
 		l.meant = intentOf(l.acquired, v.GetIssuedAtMs()).meant
@@ -508,6 +512,9 @@ func checkReturn(c *licensedv1.ReturnAllowance) error {
 func checkLent(e *licensedv1.AllowanceLent) error {
 	if n := len(e.GetUnits()); n == 0 || n > MaxLent {
 		return fmt.Errorf("%d units of an allowance, want 1 to %d", n, MaxLent)
+	}
+	if e.GetNumber() == 0 || e.GetNumber() > MaxNumber {
+		return fmt.Errorf("allowance number %d is not between 1 and %d", e.GetNumber(), uint64(MaxNumber))
 	}
 	err := first(named("gateway id", e.GetGatewayId(), ids.MaxBytes), checkTime("end", e.GetUntilMs()))
 	for _, u := range e.GetUnits() {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"licensed/actors"
 	"licensed/actors/license/policy"
 	"licensed/messages/licensedv1"
 )
@@ -244,6 +245,52 @@ func (r *trial) checkGrants(b *ledger, grants []grant) {
 	for title, n := range titles {
 		if limit := lendingPolicy.Title(title).YearlyLimit; limit != policy.Unlimited && n > int(limit) {
 			r.t.Fatalf("%d downloads and grants of title %s, the limit is %d", n, title, limit)
+		}
+	}
+}
+
+// TestLateRedemption: what a snapshot dropped of a licence is dropped by a settlement of long after the download, too.
+func TestLateRedemption(t *testing.T) {
+	r := newTrial(t, lendingPolicy, epoch)
+	at := func(days int) { r.now = epoch.Add(time.Duration(days) * 24 * time.Hour) }
+	for _, day := range []int{0, 100, 101, 102, 103, 104, 105, 106, 107} {
+		at(day)
+		if d := r.execute(acquire("iphone", "x")); d.Refused {
+			t.Fatal(describe(d))
+		}
+		r.now = r.now.Add(time.Hour)
+		r.execute(release("iphone", "x"))
+	}
+	at(140)
+	if d := r.execute(lend("iphone", "gw", "x")); d.Refused {
+		t.Fatal(describe(d))
+	}
+	redeemed := r.now.Add(time.Hour)
+	at(400)
+	if d := r.execute(redeem("iphone", "x", "gw", 1, redeemed)); d.Refused {
+		t.Fatal(describe(d))
+	}
+	r.execute(sync("iphone", fact(1, played, "x", epoch.Add(50*24*time.Hour))))
+}
+
+// TestManyAllowances: a history that was imported may have lent any number, and its snapshot can be read.
+func TestManyAllowances(t *testing.T) {
+	r := newTrial(t, lendingPolicy, epoch)
+	r.execute(acquire("iphone", "x"))
+	a := r.live
+	for i := range uint64(maxAllowances + 1) {
+		a.Evolve(actors.Event{AggregateID: "iphone", Order: i + 1, Time: r.now, Value: &licensedv1.AllowanceLent{
+			Number: i + 1, GatewayId: "gw", UntilMs: r.now.UnixMilli() + hour,
+			Units: []*licensedv1.AllowanceLent_Unit{{TitleId: "x", StudioId: "a"}},
+		}})
+	}
+	if s := restore(t, r.kind, a.Snapshot(r.now)).(*aggregate).state; len(s.allowances) != maxAllowances {
+		t.Errorf("%d allowances", len(s.allowances))
+	}
+	for _, number := range []uint64{0, 1<<64 - 1} {
+		if checkContent(&licensedv1.AllowanceLent{Number: number, GatewayId: "gw", UntilMs: 1,
+			Units: []*licensedv1.AllowanceLent_Unit{{TitleId: "x"}}}) == nil {
+			t.Errorf("an import takes allowance %d", number)
 		}
 	}
 }

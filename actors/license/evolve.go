@@ -18,7 +18,7 @@ func Evolve(s *State, e actors.Event) {
 	case *licensedv1.DeviceActivated:
 		d := s.see(e.AggregateID, at)
 		if e.Order == 0 { // The device is new or was forgotten.
-			d.synced = 0
+			d.synced, d.downloaded = 0, 0
 		}
 		// A device that was forgotten begins anew, whether a snapshot has dropped it or not.
 		d.selected = d.selected && e.Order > 0
@@ -78,7 +78,7 @@ func (s *State) evolveLicense(e actors.Event, at int64) {
 		l = s.hold(deviceID, titleID)
 		// 0 stands for a licence that never had a studio.
 		l.studio = intern(&s.studios, v.GetStudioId()) + 1
-		l.begin(at)
+		l.begin(at, at)
 		l.acquired, l.expires, l.released, l.renewals = at, v.GetExpiresAtMs(), 0, 0
 		l.meant = intentOf(at, v.GetIssuedAtMs()).meant
 		l.grant(at, v.GetPlayHours())
@@ -86,7 +86,7 @@ func (s *State) evolveLicense(e actors.Event, at int64) {
 	case *licensedv1.LicenseRenewed:
 		l = s.hold(deviceID, titleID)
 		if l.released == 0 && !l.active(at) {
-			l.begin(at)
+			l.begin(at, at)
 		}
 		l.expires, l.renewals = v.GetLicense().GetExpiresAtMs(), v.GetLicense().GetRenewals()
 		l.grant(at, v.GetLicense().GetPlayHours())

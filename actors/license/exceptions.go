@@ -282,6 +282,7 @@ func (v view) exception(c *licensedv1.GrantException) (e *licensedv1.Exception, 
 			}
 		}
 		e.Until, e.Kind = timestamp(v.now+window), &licensedv1.Exception_Merge{Merge: m}
+		r.add(v.mergedPlace(old, v.device(m.GetNewDeviceId())))
 	default:
 		panic(fmt.Sprintf("license: no exception, but %T", k))
 	}
@@ -289,6 +290,21 @@ func (v view) exception(c *licensedv1.GrantException) (e *licensedv1.Exception, 
 		r.add(violation{rule: licensedv1.Rule_RULE_EXCEPTION_LIMIT, limit: MaxExceptions, current: uint32(n)})
 	}
 	return e, r
+}
+
+// mergedPlace says whether the plan has a place for the new id of a merged device, if the old one keeps its own: what is
+// lent to it stays, since the gateway cannot be told.
+func (v view) mergedPlace(old, into int) violation {
+	if v.activeOn(old) == 0 || len(v.lentTo(old)) == 0 || into >= 0 && v.activeOn(into)+uint32(len(v.lentTo(into))) > 0 {
+		return violation{}
+	}
+	var few [32]bool
+	if p := v.places(few[:]); uint64(p.n) < uint64(p.limit) {
+		return violation{}
+	}
+	r := v.deviceLimit(-1)
+	r.rule = licensedv1.Rule_RULE_DEVICE_LIMIT
+	return r
 }
 
 // mayLimit asks the rules of another limit: its date is to come, and its title and studio are known, so that a mistyped
@@ -387,6 +403,8 @@ func (s *State) granted(e *licensedv1.Exception, at int64) {
 	case *licensedv1.Exception_Merge:
 		s.merge(k.Merge.GetOldDeviceId(), k.Merge.GetNewDeviceId(), at)
 	}
+	// Those that ended make room: at most MaxExceptions are kept, also by a state that is never pruned.
+	s.dropExceptions(func(kept *licensedv1.Exception) bool { return at >= millisOf(kept.GetUntil()) })
 	s.rare.exceptions = append(s.rare.exceptions, proto.CloneOf(e))
 }
 

@@ -33,6 +33,42 @@ func TestExceptionLimit(t *testing.T) {
 	}
 }
 
+// TestManyEndedExceptions: exceptions that ended take no room of those that count.
+func TestManyEndedExceptions(t *testing.T) {
+	r := newTrial(t, somePolicies[0], epoch)
+	limit := &licensedv1.OtherLimit{Kind: licensedv1.LimitKind_LIMIT_KIND_REMOVALS, Limit: proto.Uint32(9)}
+	for range MaxExceptions {
+		r.execute(grantLimit(r.now.Add(time.Hour), limit))
+	}
+	r.now = r.now.Add(2 * time.Hour)
+	r.execute(grantLimit(r.now.Add(time.Hour), &licensedv1.OtherLimit{
+		Kind: licensedv1.LimitKind_LIMIT_KIND_YEARLY, TitleId: "b2", Limit: proto.Uint32(1),
+	}))
+	r.execute(acquire("iphone", "b2"))
+}
+
+// TestMergeWithAllowance: a device that was lent something keeps its place when it is merged, so that the plan must
+// have one for the new id as well.
+func TestMergeWithAllowance(t *testing.T) {
+	r := newTrial(t, lendingPolicy, epoch)
+	r.execute(acquire("iphone", "x"))
+	r.execute(acquire("ipad", "x"))
+	if d := r.execute(lend("iphone", "gw", "a1")); d.Refused {
+		t.Fatal(describe(d))
+	}
+	o := func(c *licensedv1.Command) Outcome { return r.outcome(c, r.execute(c)) }
+	if got := o(merge("iphone", "new")).Refusal; got.GetRule() != licensedv1.Rule_RULE_DEVICE_LIMIT ||
+		got.GetLimit() != 2 || got.GetCurrent() != 2 {
+		t.Errorf("without a third place: %v", got)
+	}
+	if got := o(merge("iphone", "ipad")); got.Exception == nil { // no more devices than before
+		t.Errorf("into a device in use: %v", got.Refusal)
+	}
+	if got := o(redeem("iphone", "a1", "gw", 1, r.now)); got.License == nil {
+		t.Errorf("what was lent: %v", got.Refusal)
+	}
+}
+
 // TestSnapshotOfExceptions is what version 4 has for a customer with exceptions.
 func TestSnapshotOfExceptions(t *testing.T) {
 	r := busy(t)

@@ -89,13 +89,13 @@ func unpackIntent(last int64, ago, after *int64) (i intent) {
 // valid reports whether the times can be reckoned with.
 func (i intent) valid() bool { return isTime(i.at) && isTime(i.meant) }
 
-// begin says that the licence is active from now on, after it was not.
-func (l *license) begin(at int64) {
+// begin says at a time that the licence is active from at on, after it was not.
+func (l *license) begin(at, now int64) {
 	if to := min(l.end(), at); to > l.since {
 		l.spans = append(l.spans, span{l.since, to})
 	}
 	// Dropped as a snapshot would have dropped them: the same remain whether or not there was one.
-	l.forgetSpans(at)
+	l.forgetSpans(now)
 	if len(l.spans) > maxSpans {
 		l.spans[1].from = l.spans[0].from
 		l.spans = l.spans[1:]

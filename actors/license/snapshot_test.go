@@ -384,3 +384,14 @@ func FuzzRestore(f *testing.F) {
 		}
 	})
 }
+
+// TestForgottenDevice: a device that is activated after it was forgotten has nothing of before, whether or not a
+// snapshot dropped it.
+func TestForgottenDevice(t *testing.T) {
+	r := newTrial(t, somePolicies[0], epoch)
+	r.execute(acquire("iphone", "x"))
+	r.now = r.now.Add(3 * 365 * 24 * time.Hour)
+	r.execute(sync("ipad", fact(1, played, "x", r.now)))
+	r.execute(merge("ipad", "iphone"))
+	r.checkCustomer()
+}
