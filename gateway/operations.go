@@ -235,6 +235,9 @@ func (s *adminService) ForgetCustomer(
 	if err != nil {
 		return nil, s.failed(ctx, r.Msg.CustomerId, err, true)
 	}
+	if s.config.Fallback != nil {
+		s.config.Fallback.Forget(r.Msg.CustomerId)
+	}
 	return connect.NewResponse(res), nil
 }
 

@@ -533,6 +533,41 @@ func TestRead(t *testing.T) {
 	}
 }
 
+// TestReadForgotten: as soon as the gateway knows that a customer was forgotten, from the owner, the store or its own
+// call, no former answer about them is given.
+func TestReadForgotten(t *testing.T) {
+	for name, learn := range map[string]func(f *Fallback, o *owner, ask func(stored error) error){
+		"owner": func(f *Fallback, o *owner, ask func(stored error) error) {
+			o.set(func() { o.unavailable = actors.ErrForgotten })
+			_ = ask(persistence.ErrUnavailable)
+		},
+		"store": func(f *Fallback, o *owner, ask func(stored error) error) {
+			o.set(func() { o.unavailable = actors.ErrUnavailable })
+			if err := ask(persistence.ErrForgotten); !errors.Is(err, actors.ErrForgotten) {
+				t.Errorf("the store says that the customer is forgotten: %v", err)
+			}
+		},
+		"call": func(f *Fallback, o *owner, ask func(stored error) error) { f.Forget("Bayley") },
+	} {
+		o := &owner{}
+		f := newFallback(t, o, t.TempDir())
+		ask := func(stored error) error {
+			_, err := f.Read(t.Context(), "Bayley", devices(), func(context.Context) (actors.Answer, error) {
+				return actors.Answer{}, stored
+			})
+			return err
+		}
+		if err := ask(nil); err != nil {
+			t.Fatal(err)
+		}
+		learn(f, o, ask)
+		o.set(func() { o.unavailable = actors.ErrUnavailable })
+		if err := ask(persistence.ErrUnavailable); !Unavailable(err) || f.former.usage() != 0 {
+			t.Errorf("%s: a former answer about a forgotten customer: %v", name, err)
+		}
+	}
+}
+
 // TestFormerAnswers: as many answers are kept as fit, those asked last, no older one replaces a later one, and none is
 // given after a day.
 func TestFormerAnswers(t *testing.T) {

@@ -1,6 +1,7 @@
 package fallback
 
 import (
+	"strings"
 	"sync"
 	"time"
 
@@ -102,6 +103,21 @@ func (f *formerAnswers) get(customer string, q *licensedv1.Query, now time.Time)
 	a := Answer{Answer: actors.Answer{Value: value}, Source: FromFormer, AsOf: kept.at}
 	a.Head.Sequence = kept.sequence
 	return a, true
+}
+
+// Forget drops what the gateway answered about a customer, who was removed for good.
+func (f *Fallback) Forget(customer string) { f.former.forget(customer) }
+
+// forget drops all answers about a customer.
+func (f *formerAnswers) forget(customer string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	prefix := customer + "\x00"
+	for _, key := range f.all.Keys() {
+		if strings.HasPrefix(key, prefix) {
+			f.all.Remove(key)
+		}
+	}
 }
 
 // usage returns the bytes that answers take.

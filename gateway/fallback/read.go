@@ -2,6 +2,7 @@ package fallback
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -66,13 +67,21 @@ func (f *Fallback) Read(
 		f.former.add(customer, q, a)
 		return a, nil
 	}
+	if errors.Is(err, actors.ErrForgotten) {
+		f.Forget(customer)
+	}
 	if !Unavailable(err) || ctx.Err() != nil {
 		return Answer{}, err
 	}
 	if stored != nil {
-		if a, failed := f.readFrom(ctx, f.breakers.of(storeBreaker), FromStore, stored); failed == nil {
+		a, failed := f.readFrom(ctx, f.breakers.of(storeBreaker), FromStore, stored)
+		if failed == nil {
 			f.metrics.stale.WithLabelValues(FromStore.String()).Inc()
 			return a, nil
+		}
+		if errors.Is(failed, actors.ErrForgotten) {
+			f.Forget(customer)
+			return Answer{}, failed
 		}
 	}
 	if a, ok := f.former.get(customer, q, f.config.Now()); ok {
