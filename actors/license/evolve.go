@@ -49,7 +49,7 @@ func Evolve(s *State, e actors.Event) {
 		s.granted(v.GetException(), at)
 	case *licensedv1.ExceptionWithdrawn:
 		s.order = e.Order + 1
-		s.withdrawn(v.GetException())
+		s.withdrawn(v.GetException(), at)
 	case *licensedv1.CommandAccepted:
 		s.order = e.Order + 1
 		s.confirm(v, at)

@@ -292,10 +292,11 @@ func (v view) exception(c *licensedv1.GrantException) (e *licensedv1.Exception, 
 	return e, r
 }
 
-// mergedPlace says whether the plan has a place for the new id of a merged device, if the old one keeps its own: what is
-// lent to it stays, since the gateway cannot be told.
+// mergedPlace says whether the plan has a place for the new id of a merged device, if the old one keeps its own: what
+// is lent to it stays, since the gateway cannot be told.
 func (v view) mergedPlace(old, into int) violation {
-	if v.activeOn(old) == 0 || len(v.lentTo(old)) == 0 || into >= 0 && v.activeOn(into)+uint32(len(v.lentTo(into))) > 0 {
+	inUse := func(i int) bool { return i >= 0 && (v.activeOn(i) > 0 || len(v.lentTo(i)) > 0) }
+	if v.activeOn(old) == 0 || len(v.lentTo(old)) == 0 || inUse(into) {
 		return violation{}
 	}
 	var few [32]bool
@@ -409,7 +410,7 @@ func (s *State) granted(e *licensedv1.Exception, at int64) {
 }
 
 // withdrawn applies ExceptionWithdrawn: what was forgiven counts again, as far as it is remembered.
-func (s *State) withdrawn(e *licensedv1.Exception) {
+func (s *State) withdrawn(e *licensedv1.Exception, at int64) {
 	if s.rare == nil {
 		return
 	}
@@ -424,7 +425,7 @@ func (s *State) withdrawn(e *licensedv1.Exception) {
 			s.deactivations = slices.Insert(slices.Clone(s.deactivations), i, removed)
 			s.deactivations = s.deactivations[max(0, len(s.deactivations)-maxCounted):]
 		case *licensedv1.Exception_Use:
-			if l := s.licenseOf(k.Use); l != nil {
+			if l := s.licenseOf(k.Use); l != nil && !l.forgotten(at) {
 				l.use(newUse(millisOf(k.Use.GetUsedAt()), k.Use.GetPlayback()))
 			}
 		}

@@ -346,3 +346,24 @@ func event(t *testing.T, k *Kind, r *persistence.Record) actors.Event {
 	}
 	return actors.Event{AggregateID: r.AggregateID, Order: r.Order, Time: r.Time, Mapper: r.Mapper, Value: value}
 }
+
+// TestUseAfterEnd: a playback that is reported late ends a licence before a later playback, which counts for its own
+// year all the same.
+func TestUseAfterEnd(t *testing.T) {
+	r := newTrial(t, must(policy.Parse("p", []byte(`
+default_plan: p
+yearly_counts: playbacks
+plans: {p: {devices: 2}}
+defaults: {yearly_limit: 1, hours_after_first_play: 48}
+`))), epoch)
+	after := func(days int) time.Time { return epoch.Add(time.Duration(days) * 24 * time.Hour) }
+	r.execute(acquire("iphone", "x"))
+	r.now = after(9)
+	r.execute(play("iphone", "x"))
+	r.execute(sync("iphone", fact(1, played, "x", after(1)))) // The licence ended on the third day.
+	r.now = after(9 + 365).Add(-time.Hour)
+	c := acquire("iphone", "x")
+	if o := r.outcome(c, r.execute(c)); o.Refusal.GetRule() != licensedv1.Rule_RULE_YEARLY_LIMIT {
+		t.Errorf("one more within 365 days: %v", o.Refusal)
+	}
+}

@@ -11,8 +11,8 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// TestRandomMix has customers use everything at once under policies that change: exceptions and merges, what is lent and
-// settled late, facts, plans and graces. No command raises a count above its limit, what a gateway granted is never
+// TestRandomMix has customers use everything at once under policies that change: exceptions and merges, what is lent
+// and settled late, facts, plans and graces. No command raises a count above its limit, what a gateway granted is never
 // refused, and replay and snapshot decide and answer the same. TestRandomCustomers knows each rule more exactly.
 func TestRandomMix(t *testing.T) {
 	for seed := range 150 {

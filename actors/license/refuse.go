@@ -128,7 +128,7 @@ func (v view) appendTurns(times []int64, title string, rule licensedv1.Rule) []i
 				times = append(times, l.expires)
 			}
 			if v.state.devices[l.device].selected {
-				times = append(times, l.end()+window+1)
+				times = append(times, l.last()+window+1)
 			}
 		}
 		v.eachLent(0, func(_ *allowance, _ unit, end int64) { times = append(times, end) })

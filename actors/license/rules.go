@@ -415,12 +415,12 @@ func (v view) rememberedUntil(newLicense bool) (at int64) {
 	return at
 }
 
-// licenseEnds returns when the licences that are not forgotten became or become inactive, and those that are lent.
+// licenseEnds returns for which time the licences that are not forgotten are remembered, and those that are lent.
 func (v view) licenseEnds() []int64 {
 	ends := make([]int64, 0, len(v.state.licenses))
 	for i := range v.state.licenses {
 		if l := &v.state.licenses[i]; !l.forgotten(v.now) {
-			ends = append(ends, l.end())
+			ends = append(ends, l.last())
 		}
 	}
 	v.eachLent(window, func(a *allowance, _ unit, _ int64) { ends = append(ends, a.until) })

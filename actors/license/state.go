@@ -145,8 +145,17 @@ func (l *license) play(at int64) {
 	l.played, l.expires = at, min(l.expires, end)
 }
 
+// last is the last time for which the licence is remembered: its end, or the last use that counts. A playback that is
+// reported late may end a licence before a later one.
+func (l *license) last() int64 {
+	if n := len(l.uses); n > 0 {
+		return max(l.end(), l.uses[n-1].at()-1) // A use counts for less than the window.
+	}
+	return l.end()
+}
+
 // forgotten reports whether rules treat the licence as never held.
-func (l *license) forgotten(now int64) bool { return now-l.end() > window }
+func (l *license) forgotten(now int64) bool { return now-l.last() > window }
 
 // uses returns the number of downloads and counted playbacks that are kept.
 func (s *State) uses() int {
