@@ -35,6 +35,9 @@ func (r *trial) checkCustomer() {
 	refuses := func(rule licensedv1.Rule, c *licensedv1.Command) func(int64) bool {
 		return func(at int64) bool { return r.violates(c, rule, at) }
 	}
+	if d := whole.DevicesInUse; d.GetLeft() > 0 && d.Used < d.GetLimit()-d.GetLeft() {
+		d.Used = d.GetLimit() - d.GetLeft() // Places may be kept for devices that stay and are not in use.
+	}
 	r.checkQuota(whole.DevicesInUse, refuses(licensedv1.Rule_RULE_DEVICE_LIMIT, acquire("another", "another")))
 	r.checkQuota(whole.Deactivations, func(at int64) bool { // No device may be known by then.
 		limit := view{now: at, policy: r.kind.Policy(), state: r.ended()}.deactivationLimit()
