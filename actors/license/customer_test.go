@@ -35,7 +35,7 @@ func (r *trial) checkCustomer() {
 	refuses := func(rule licensedv1.Rule, c *licensedv1.Command) func(int64) bool {
 		return func(at int64) bool { return r.violates(c, rule, at) }
 	}
-	if d := whole.DevicesInUse; d.GetLeft() > 0 && d.Used < d.GetLimit()-d.GetLeft() {
+	if d := whole.DevicesInUse; d.Limit != nil && d.Used < d.GetLimit()-d.GetLeft() {
 		d.Used = d.GetLimit() - d.GetLeft() // Places may be kept for devices that stay and are not in use.
 	}
 	r.checkQuota(whole.DevicesInUse, refuses(licensedv1.Rule_RULE_DEVICE_LIMIT, acquire("another", "another")))
