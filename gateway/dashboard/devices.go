@@ -38,6 +38,10 @@ type devicesView struct {
 	Binding bool
 	Devices []deviceView
 	Removed []deviceView
+	// Merged are the ids whose downloads moved to the id of a new installation.
+	Merged []deviceView
+	// Exceptions are those that count.
+	Exceptions []*licensedv1.Exception
 	// Done says that a device was removed just now, and Ended what ended by that.
 	Done  string
 	Ended uint64
@@ -144,7 +148,7 @@ func (d *Dashboard) devicesOf(ctx context.Context, customer string) (v devicesVi
 	s := res.State
 	v = devicesView{Customer: customer, Plan: s.PlanId, Limit: s.DeviceLimit, Used: s.DevicesInUse,
 		Removals: s.Deactivations, RemovalLimit: s.DeactivationLimit,
-		Binding: s.SelectionBinds && s.DevicesInUse > s.DeviceLimit, Monthly: s.MonthlyDownloads, Grace: s.GraceUntil}
+		Binding: s.SelectionBinds && s.DevicesInUse > s.DeviceLimit, Monthly: s.MonthlyDownloads, Grace: s.GraceUntil, Exceptions: s.Exceptions}
 	for _, device := range s.Devices {
 		view := deviceView{DeviceState: device}
 		for _, l := range s.Licenses {
@@ -152,9 +156,12 @@ func (d *Dashboard) devicesOf(ctx context.Context, customer string) (v devicesVi
 				view.Downloads = append(view.Downloads, l)
 			}
 		}
-		if device.Active {
+		switch {
+		case device.Active:
 			v.Devices = append(v.Devices, view)
-		} else {
+		case device.MergedInto != "":
+			v.Merged = append(v.Merged, view)
+		case everActive(device):
 			v.Removed = append(v.Removed, view)
 		}
 	}

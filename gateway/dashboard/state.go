@@ -3,6 +3,7 @@ package dashboard
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -24,7 +25,7 @@ type table struct {
 	Name, One string
 	Columns   []column
 	Rows      []row
-	// Empty says what it means that there are none.
+	// Empty says what it means that there are none. A table without rows and without this is not shown.
 	Empty string
 }
 
@@ -163,7 +164,7 @@ func planOf(s *licensedv1.CustomerState) []cell {
 // tablesOf returns all tables of a state, always in the same order, so that those of two
 // states match.
 func tablesOf(s *licensedv1.CustomerState) []table {
-	return []table{licensesOf(s), devicesOf(s), titlesOf(s), studiosOf(s)}
+	return []table{licensesOf(s), devicesOf(s), titlesOf(s), studiosOf(s), exceptionsOf(s), allowancesOf(s)}
 }
 
 // columnsOf returns columns by their names; one that begins with > is aligned to the
@@ -230,12 +231,46 @@ func devicesOf(s *licensedv1.CustomerState) table {
 	}
 	for _, d := range s.Devices {
 		status := "active"
-		if !d.Active {
+		switch {
+		case d.MergedInto != "":
+			status = "merged into " + d.MergedInto
+		case !d.Active && !everActive(d):
+			status = "never had a licence"
+		case !d.Active:
 			status = "removed"
 		}
 		r := t.newRow(d.DeviceId, d.DeviceId, status, fmt.Sprint(d.ActiveLicenses), never(d.LastDownloadAt),
 			never(d.LastUsedAt))
 		r.Ended = !d.Active
+	}
+	return t
+}
+
+// everActive reports whether a device had a licence, and did not only report facts.
+func everActive(d *licensedv1.DeviceState) bool { return d.Active || d.ActivatedAt != nil || d.LastUsedAt != nil }
+
+// exceptionsOf returns the exceptions that count.
+func exceptionsOf(s *licensedv1.CustomerState) table {
+	t := table{
+		Name: "Exceptions", One: "Exception",
+		Columns: columnsOf("Exception", "What", "Counts until", "Granted", "Reason"),
+	}
+	for _, e := range s.Exceptions {
+		number := fmt.Sprint(e.Number)
+		t.newRow(number, number, e.Words(), day(e.Until), day(e.GrantedAt), e.Reason)
+	}
+	return t
+}
+
+// allowancesOf returns what is lent.
+func allowancesOf(s *licensedv1.CustomerState) table {
+	t := table{
+		Name: "Lent downloads", One: "Allowance",
+		Columns: columnsOf("Allowance", "Device", "Titles", "Until", "Gateway"),
+	}
+	for _, a := range s.Allowances {
+		number := fmt.Sprint(a.Number)
+		t.newRow(number, number, a.DeviceId, strings.Join(a.TitleIds, ", "), day(a.ExpiresAt), a.GatewayId)
 	}
 	return t
 }

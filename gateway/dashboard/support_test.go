@@ -130,3 +130,37 @@ func TestSpoken(t *testing.T) {
 		}
 	}
 }
+
+// TestStateTellsExceptions: the state has the exceptions that count, what is lent, and why a device is not active.
+func TestStateTellsExceptions(t *testing.T) {
+	limit := uint32(3)
+	v := compare(nil, &licensedv1.CustomerState{
+		Devices: []*licensedv1.DeviceState{
+			{DeviceId: "old", MergedInto: "new"}, {DeviceId: "reporter"},
+			{DeviceId: "sold", ActivatedAt: timestamppb.New(time.Unix(1, 0))},
+		},
+		Exceptions: []*licensedv1.Exception{{
+			Number: 7, Reason: "ticket 4711",
+			Kind: &licensedv1.Exception_Limit{Limit: &licensedv1.OtherLimit{
+				Kind: licensedv1.LimitKind_LIMIT_KIND_DEVICES, Limit: &limit, PlanId: "standard",
+			}},
+		}},
+		Allowances: []*licensedv1.Allowance{{Number: 2, DeviceId: "new", TitleIds: []string{"a", "b"}}},
+	})
+	var text strings.Builder
+	for _, table := range v.Tables {
+		for _, r := range table.Rows {
+			for _, c := range r.Cells {
+				fmt.Fprintf(&text, "%s=%s;", c.Name, c.Text)
+			}
+		}
+	}
+	for _, want := range []string{
+		"Status=merged into new;", "Device=reporter;Status=never had a licence;", "Device=sold;Status=removed;",
+		"Exception=7;What=3 devices in plan standard", "Reason=ticket 4711;", "Allowance=2;Device=new;Titles=a, b;",
+	} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("no %q in %s", want, text.String())
+		}
+	}
+}

@@ -20,4 +20,4 @@ export function localize(root) {
 
 localize(document);
 const note = document.getElementById("zone");
-if (note) note.textContent = `Times are in ${zone}; point at one for UTC.`;
+if (note) note.textContent = zone === "UTC" ? "Times are in UTC." : `Times are in ${zone}; point at one for UTC.`;
