@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/internal/terminal"
 	"licensed/messages/licensedv1"
@@ -57,10 +58,14 @@ func deviceState(d interface {
 	GetActive() bool
 	GetSelected() bool
 	GetMergedInto() string
+	GetActivatedAt() *timestamppb.Timestamp
+	GetLastDownloadAt() *timestamppb.Timestamp
 }) string {
 	switch {
 	case d.GetMergedInto() != "":
 		return "merged into " + d.GetMergedInto()
+	case !d.GetActive() && d.GetActivatedAt() == nil && d.GetLastDownloadAt() == nil:
+		return "never had a licence" // It only reported facts.
 	case !d.GetActive():
 		return "deactivated"
 	case d.GetSelected():

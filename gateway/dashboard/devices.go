@@ -148,7 +148,8 @@ func (d *Dashboard) devicesOf(ctx context.Context, customer string) (v devicesVi
 	s := res.State
 	v = devicesView{Customer: customer, Plan: s.PlanId, Limit: s.DeviceLimit, Used: s.DevicesInUse,
 		Removals: s.Deactivations, RemovalLimit: s.DeactivationLimit,
-		Binding: s.SelectionBinds && s.DevicesInUse > s.DeviceLimit, Monthly: s.MonthlyDownloads, Grace: s.GraceUntil, Exceptions: s.Exceptions}
+		Binding: s.SelectionBinds && s.DevicesInUse > s.DeviceLimit, Monthly: s.MonthlyDownloads,
+		Grace: s.GraceUntil, Exceptions: s.Exceptions}
 	for _, device := range s.Devices {
 		view := deviceView{DeviceState: device}
 		for _, l := range s.Licenses {

@@ -248,7 +248,7 @@ func devicesOf(s *licensedv1.CustomerState) table {
 
 // everActive reports whether a device had a licence, and did not only report facts.
 func everActive(d *licensedv1.DeviceState) bool {
-	return d.Active || d.ActivatedAt != nil || d.LastUsedAt != nil
+	return d.Active || d.ActivatedAt != nil || d.LastDownloadAt != nil
 }
 
 // exceptionsOf returns the exceptions that count.

@@ -138,7 +138,7 @@ func TestStateTellsExceptions(t *testing.T) {
 	limit := uint32(3)
 	v := compare(nil, &licensedv1.CustomerState{
 		Devices: []*licensedv1.DeviceState{
-			{DeviceId: "old", MergedInto: "new"}, {DeviceId: "reporter"},
+			{DeviceId: "old", MergedInto: "new"}, {DeviceId: "reporter", LastUsedAt: timestamppb.New(time.Unix(1, 0))},
 			{DeviceId: "sold", ActivatedAt: timestamppb.New(time.Unix(1, 0))},
 		},
 		Exceptions: []*licensedv1.Exception{{
