@@ -81,8 +81,8 @@ func Warnings(
 		}
 		add("deferred-commands", "The gateway sends them to their nodes by itself. "+
 			"Look why nodes or the store do not answer.",
-			"%s has %d deferred commands of %d customers%s; commands to %d nodes fail",
-			s.Name, f.DeferredCommands, f.DeferredCustomers, since, len(f.UnavailableOwners))
+			"%s has deferred commands%s: %d, of customers: %d; nodes to which commands fail: %d",
+			s.Name, since, f.DeferredCommands, f.DeferredCustomers, len(f.UnavailableOwners))
 	}
 	if limit := float64(s.MemoryLimitBytes); limit > 0 && float64(s.MemoryBytes) > memoryWarning*limit {
 		add("licensedmemory", "Lower --max-resident, or give the process more memory.",
