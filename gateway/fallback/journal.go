@@ -322,7 +322,7 @@ func (j *Journal) Remove(c Command) error {
 		if v := b.Get(k); v != nil {
 			n = size(k, v)
 		}
-		return b.Delete(k)
+		return errors.Join(b.Delete(k), settled(tx, c))
 	})
 	if err != nil || n == 0 {
 		return err

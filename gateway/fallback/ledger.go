@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -175,6 +176,23 @@ func use(tx *bbolt.Tx, c *gatewayv1.DeferredCommand) error {
 		return nil
 	}
 	return ErrNotLent
+}
+
+// settled drops the unit that a command redeemed, once the owner answered: the reservation has ended, and a repeat of the
+// command while the owner cannot be reached must not be granted by it.
+func settled(tx *bbolt.Tx, c Command) error {
+	m := c.GetCommand().GetAcquireLicense()
+	if m.GetAllowance() == 0 {
+		return nil
+	}
+	a := allowanceOf(tx, c.CustomerId, m.Allowance)
+	if a == nil {
+		return nil
+	}
+	a.Units = slices.DeleteFunc(a.Units, func(u *gatewayv1.LentAllowance_Unit) bool {
+		return u.TitleId == m.TitleId && u.CommandId == c.CommandId
+	})
+	return putAllowance(tx, a)
 }
 
 // endOf is when licences within an allowance end.

@@ -404,6 +404,36 @@ func TestLedgerCallers(t *testing.T) {
 	}
 }
 
+// TestRepeatAfterSettlement: once the owner settled a unit, a repeat of its command is not granted while the owner cannot
+// be reached: the licence may have been released, and its place taken.
+func TestRepeatAfterSettlement(t *testing.T) {
+	f := newFallback(t, &owner{}, t.TempDir())
+	until := someTime.Add(48 * time.Hour)
+	if err := f.Keep(t.Context(), "c1", &licensedv1.Allowance{
+		Number: 7, DeviceId: "iphone", TitleIds: []string{"a1"}, GatewayId: f.GatewayID(),
+		LentAt: timestamppb.New(someTime), ExpiresAt: timestamppb.New(until),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	c := actors.Command{ID: "1", Fingerprint: 7, IssuedAt: someTime,
+		Payload: &licensedv1.Command{Command: &licensedv1.Command_AcquireLicense{
+			AcquireLicense: &licensedv1.AcquireLicense{
+				DeviceId: "iphone", TitleId: "a1", Allowance: 7, GatewayId: f.GatewayID(),
+			},
+		}}}
+	for range 2 { // The second is a repeat before the settlement.
+		if _, err := f.Redeem(t.Context(), "c1", c, until); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.settle(t.Context(), "c1"); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := f.Redeem(t.Context(), "c1", c, until); !errors.Is(err, ErrNotLent) {
+		t.Errorf("granted again: %v, %v", d.DeferredCommand, err)
+	}
+}
+
 // TestLedger: an allowance is redeemed by its gateway alone, each title once, and not after it was closed.
 func TestLedger(t *testing.T) {
 	o := &owner{unavailable: actors.ErrUnavailable}
