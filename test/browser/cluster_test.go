@@ -54,7 +54,7 @@ func TestDeferredCommands(t *testing.T) {
 	}
 	g.Warnings = status.Warnings(g, nil, nil)
 	p := open(t, serve(t, c), wall)
-	p.says(".findings", "4711 deferred commands of 1234 customers")
+	p.says(".findings", "4711, of customers: 1234")
 	p.says(".fallbacks", "degraded")
 	p.says(".fallbacks", "4,711")
 	p.says(".fallbacks", "node-b unavailable")
