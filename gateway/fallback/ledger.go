@@ -178,8 +178,8 @@ func use(tx *bbolt.Tx, c *gatewayv1.DeferredCommand) error {
 	return ErrNotLent
 }
 
-// settled drops the unit that a command redeemed, once the owner answered: the reservation has ended, and a repeat of the
-// command while the owner cannot be reached must not be granted by it.
+// settled drops the unit that a command redeemed, once the owner answered: the reservation has ended, and a repeat of
+// the command while the owner cannot be reached must not be granted by it.
 func settled(tx *bbolt.Tx, c Command) error {
 	m := c.GetCommand().GetAcquireLicense()
 	if m.GetAllowance() == 0 {

@@ -404,8 +404,8 @@ func TestLedgerCallers(t *testing.T) {
 	}
 }
 
-// TestRepeatAfterSettlement: once the owner settled a unit, a repeat of its command is not granted while the owner cannot
-// be reached: the licence may have been released, and its place taken.
+// TestRepeatAfterSettlement: once the owner settled a unit, a repeat of its command is not granted while the owner
+// cannot be reached: the licence may have been released, and its place taken.
 func TestRepeatAfterSettlement(t *testing.T) {
 	f := newFallback(t, &owner{}, t.TempDir())
 	until := someTime.Add(48 * time.Hour)
