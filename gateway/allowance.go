@@ -24,6 +24,10 @@ func (s *service) LendAllowance(
 	if err := s.lending(); err != nil {
 		return nil, err
 	}
+	if !s.config.Fallback.Lends() {
+		return nil, retryError(connect.CodeUnavailable, licensedv1.ReasonNotExecuted,
+			"the journal of this gateway has no room for a further allowance (--fallback-max-bytes)", time.Minute)
+	}
 	var v violations
 	v.id("device_id", m.DeviceId)
 	if n := len(m.TitleIds); n == 0 || n > license.MaxLent {

@@ -86,6 +86,7 @@ type Journal struct {
 	waiting map[string]int // commands by customer
 	length  int
 	bytes   int64
+	ledger  int64     // bytes of allowances, as found by the last look at all of them and added since
 	open    int       // allowances that are not closed
 	since   time.Time // when the journal was last empty; the time of the oldest command, at least
 }
@@ -157,7 +158,8 @@ func (j *Journal) load() (setAside int, err error) {
 		if j.id, err = loadIdentity(tx, fileOf(j.db.Path())); err != nil {
 			return err
 		}
-		return tx.Bucket(allowances).ForEach(func(_, v []byte) error {
+		return tx.Bucket(allowances).ForEach(func(k, v []byte) error {
+			j.ledger += size(k, v)
 			if a := readAllowance(v); a != nil && !a.Closed {
 				j.open++
 			}
@@ -271,7 +273,7 @@ func covers(a, b *gatewayv1.DeferredCommand) bool {
 func (j *Journal) reserve(n int64, share float64) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if float64(j.bytes+n) > float64(j.max)*share {
+	if float64(j.bytes+j.ledger+n) > float64(j.max)*share {
 		return false
 	}
 	j.bytes += n
@@ -345,7 +347,7 @@ func (j *Journal) Usage() Usage {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return Usage{
-		Commands: j.length, Customers: len(j.waiting), Bytes: j.bytes, MaxBytes: j.max, Since: j.since,
+		Commands: j.length, Customers: len(j.waiting), Bytes: j.bytes + j.ledger, MaxBytes: j.max, Since: j.since,
 	}
 }
 

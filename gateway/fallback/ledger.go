@@ -34,6 +34,9 @@ import (
 var ErrNotLent = errors.New("the gateway cannot redeem this title of the allowance")
 
 const (
+	// ledgerShare is the part of the journal that allowances and commands may have together when something is lent; the
+	// rest is for commands.
+	ledgerShare = 0.5
 	// keepClosed is the time after its end for which a closed allowance is kept. A repeat of the command that lent it
 	// must not open it again; the owner forgets that command within that time.
 	keepClosed = 48 * time.Hour
@@ -83,11 +86,12 @@ func (j *Journal) Allowances() int {
 	return j.open
 }
 
-// counted changes the number of open allowances.
-func (j *Journal) counted(n int) {
+// counted changes the number of open allowances, and the bytes of all.
+func (j *Journal) counted(n int, bytes int64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.open += n
+	j.ledger += bytes
 }
 
 // putAllowance writes an allowance as deferred commands are written, with a checksum.
@@ -148,7 +152,7 @@ func (j *Journal) Keep(a *gatewayv1.LentAllowance) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDisk, err)
 	}
-	j.counted(added)
+	j.counted(added, int64(added)*n)
 	return nil
 }
 
@@ -237,7 +241,7 @@ func (j *Journal) CloseAllowance(customer string, number uint64, now time.Time) 
 	}
 	if size > 0 {
 		j.count(customer, 1, size, now)
-		j.counted(-1)
+		j.counted(-1, 0)
 	}
 	return titles, nil
 }
@@ -257,21 +261,30 @@ func (j *Journal) returnOf(a *gatewayv1.LentAllowance, now time.Time) *gatewayv1
 // ended returns the open allowances that ended, and drops the closed ones that nobody can ask for again.
 func (j *Journal) ended(now time.Time) (due []*gatewayv1.LentAllowance, err error) {
 	var drop [][]byte
+	ledger := int64(0)
 	err = j.db.View(func(tx *bbolt.Tx) error {
 		return tx.Bucket(allowances).ForEach(func(k, v []byte) error {
 			a := readAllowance(v)
+			ledger += size(k, v)
 			switch {
 			case a == nil:
 			case !a.Closed && now.UnixMilli() >= a.UntilMs:
 				due = append(due, a)
 			case a.Closed && now.UnixMilli() >= a.UntilMs+keepClosed.Milliseconds():
 				drop = append(drop, bytes.Clone(k))
+				ledger -= size(k, v)
 			}
 			return nil
 		})
 	})
-	if err != nil || len(drop) == 0 {
-		return due, err
+	if err != nil {
+		return nil, err
+	}
+	j.mu.Lock()
+	j.ledger = ledger // One that is added meanwhile counts from the next look on.
+	j.mu.Unlock()
+	if len(drop) == 0 {
+		return due, nil
 	}
 	return due, j.db.Batch(func(tx *bbolt.Tx) error {
 		for _, k := range drop {
@@ -281,6 +294,13 @@ func (j *Journal) ended(now time.Time) (due []*gatewayv1.LentAllowance, err erro
 		}
 		return nil
 	})
+}
+
+// Lends reports whether there is room for a further allowance. It is asked before the owner lends: what is lent and not
+// kept counts for a year.
+func (f *Fallback) Lends() bool {
+	u := f.config.Journal.Usage()
+	return float64(u.Bytes) < ledgerShare*float64(u.MaxBytes)
 }
 
 // GatewayID returns the id of the gateway, which is made together with its directory.

@@ -493,3 +493,60 @@ func TestLedger(t *testing.T) {
 		t.Error("a copy of the file is taken for the gateway, or lost its commands")
 	}
 }
+
+// TestLedgerIsBounded: allowances take room of the journal, half of it at most, until they are forgotten; also after a
+// restart.
+func TestLedgerIsBounded(t *testing.T) {
+	dir := t.TempDir()
+	open := func() *Fallback {
+		j, _, err := OpenJournal(dir, 64<<10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &Fallback{config: Config{Journal: j, Now: func() time.Time { return someTime }}}
+	}
+	f := open()
+	kept := 0
+	for ; f.Lends(); kept++ {
+		err := f.Keep(t.Context(), fmt.Sprint("customer-", kept), &licensedv1.Allowance{
+			DeviceId: "d", Number: 1, TitleIds: []string{"a1"}, GatewayId: f.GatewayID(),
+			ExpiresAt: timestamppb.New(someTime.Add(time.Hour)),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if used := f.config.Journal.Usage().Bytes; kept == 0 || used < 32<<10 || used > 40<<10 {
+		t.Errorf("%d allowances in %d bytes", kept, used)
+	}
+	if err := f.config.Journal.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f = open()
+	defer f.config.Journal.Close()
+	if f.Lends() {
+		t.Error("there is room after a restart")
+	}
+	for i := range kept {
+		if _, err := f.config.Journal.CloseAllowance(fmt.Sprint("customer-", i), 1, someTime); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range f.config.Journal.Customers() {
+		commands, err := f.config.Journal.Commands(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, command := range commands {
+			if err := f.config.Journal.Remove(command); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if _, err := f.config.Journal.ended(someTime.Add(time.Hour + keepClosed)); err != nil {
+		t.Fatal(err)
+	}
+	if used := f.config.Journal.Usage().Bytes; used != 0 || !f.Lends() {
+		t.Errorf("%d bytes of allowances that are forgotten", used)
+	}
+}
