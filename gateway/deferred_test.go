@@ -323,6 +323,10 @@ func TestStaleAnswers(t *testing.T) {
 				res, err := client.ListLicenses(ctx, connect.NewRequest(&licensedv1.ListLicensesRequest{
 					CustomerId: who,
 				}))
+				if err == nil && source != 0 && res.Msg.Stale == nil {
+					t.Errorf("%s: an answer is marked as current while the owner is unavailable", name)
+					return true
+				}
 				return err == nil && res.Msg.Stale.GetSource() == source
 			})
 		}
