@@ -104,7 +104,8 @@ func step(s *model.State, in input, out *history.Output) (bool, any) {
 	next, want, _ := s.Apply(in.Input, in.at)
 	switch {
 	case in.ValidateOnly:
-		return reflect.DeepEqual(timeless(*out, &want, in), timeless(want, &want, in)), s
+		before := s.License(in.Device, in.Title)
+		return reflect.DeepEqual(timeless(*out, before, &want, in), timeless(want, before, &want, in)), s
 	case out.Outcome == history.Unknown: // Never answered; recorded up to this sequence.
 		return want.Sequence == out.Sequence, next
 	}
@@ -112,8 +113,9 @@ func step(s *model.State, in input, out *history.Output) (bool, any) {
 }
 
 // timeless is the answer of a validation without the times that would be those of its moment: both where the
-// licence would begin now, which want shows, the expiry where it would be renewed.
-func timeless(o history.Output, want *history.Output, in input) history.Output {
+// licence would begin now, which want shows, the expiry where it would be renewed, or where a first playback would
+// change that of the licence before.
+func timeless(o history.Output, before *history.License, want *history.Output, in input) history.Output {
 	if o.License == nil || want.License == nil {
 		return o
 	}
@@ -121,7 +123,8 @@ func timeless(o history.Output, want *history.Output, in input) history.Output {
 	if in.Kind == history.Acquire && want.License.Acquired == in.at {
 		l.Acquired, l.Expires = 0, 0
 	}
-	if in.Kind == history.Renew {
+	if in.Kind == history.Renew ||
+		in.Kind == history.Play && before != nil && before.Expires != want.License.Expires {
 		l.Expires = 0
 	}
 	o.License = &l
