@@ -485,6 +485,7 @@ func (r *run) once(
 
 // check compares what clients were told with the history of each customer.
 func (r *run) check(ctx context.Context) {
+	var checked atomic.Int64
 	err := r.each(ctx, func(i int) error {
 		c := r.customers[i]
 		if len(c.commands) == 0 {
@@ -501,10 +502,11 @@ func (r *run) check(ctx context.Context) {
 			case n > 1:
 				r.report.fail("%s: %s is in the history %d times", r.id(i), sent.id, n)
 			}
-			r.report.Checked++
+			checked.Add(1)
 		}
 		return r.limits(ctx, i)
 	})
+	r.report.Checked = int(checked.Load())
 	if err != nil {
 		r.report.fail("check: %v", err)
 	}
