@@ -59,7 +59,7 @@ type Runtime struct {
 
 	context context.Context // of writes, and of the sweeper
 	cancel  context.CancelFunc
-	reads   context.Context // never ends: who reads has a goroutine of its own to wait on, and stores are faster then
+	reads   context.Context // never ends: a reader has a goroutine of its own to wait on, and stores are faster then
 	sweeper sync.WaitGroup
 	closing sync.Once
 }

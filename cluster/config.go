@@ -193,7 +193,7 @@ func (c *NodeConfig) protocol(
 // NotOwnerError says that this node does not own the shard of a request, which was not executed.
 // It matches actors.ErrNotOwner.
 type NotOwnerError struct {
-	// Row of the shard as far as this node knows: who has it, or is to get it. A hint.
+	// Row of the shard as far as this node knows, with its present or next owner. A hint.
 	Row persistence.Shard
 }
 

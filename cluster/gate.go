@@ -16,7 +16,7 @@ type gateKind = ownership.GateKind
 const gateReleasing gateKind = ownership.GateClosing + 1
 
 // gate is what requests for one shard pass. The loop of the incarnation sets it, requests read and count
-// themselves without a lock; who has to wait takes the lock. It fills a cache line.
+// themselves without a lock; a request that has to wait takes the lock. It fills a cache line.
 type gate struct {
 	// epoch under which the shard is held, 0 if it is not. Set before an opening and cleared before a
 	// shutting of state.

@@ -64,7 +64,7 @@ func TestOpenRefusesAnotherCluster(t *testing.T) {
 	}
 }
 
-// TestNodeWithoutAStoreDoesNotStart: who asks for a node learns when there is no lease to be had.
+// TestNodeWithoutAStoreDoesNotStart: StartNode returns an error if it cannot write a lease.
 func TestNodeWithoutAStoreDoesNotStart(t *testing.T) {
 	ns := newNodes(t)
 	store := faulty.New(ns.store,
@@ -612,7 +612,7 @@ func TestWrongClock(t *testing.T) {
 	ns := newNodes(t)
 	a, b, c := ns.start("a", calm), ns.start("b", calm), ns.start("c", calm)
 	ns.until("shards are spread", settled(a, b, c))
-	a.SetClockOffset(2*time.Second, 1) // who knows whose is wrong
+	a.SetClockOffset(2*time.Second, 1) // nobody can tell which of the two is wrong
 	if a.ClockWrong() {
 		t.Error("one peer is enough to put a clock in the wrong")
 	}

@@ -32,7 +32,7 @@ type Limits struct {
 	// MaxInFlight is the number of requests of customers that are handled at once.
 	MaxInFlight int
 	// MaxOperators is the number of requests and streams of AdminService and the dashboard that are handled at once.
-	// They have limits of their own: who is to help an overloaded cluster must be able to look, and to drain a node
+	// They have limits of their own: an operator must be able to look at an overloaded cluster and to drain a node
 	// of it.
 	MaxOperators int
 	// MaxStreams is the number of streams of HistoryService that are open at once; those of Follow keep their

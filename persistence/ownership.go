@@ -53,8 +53,8 @@ type Lease struct {
 }
 
 // ShardGroups is the number of groups shards form: of one group are those whose ids are equal modulo it. A store
-// may change rows of one group, that it is asked to change at the same time, at the price of one; who changes
-// many does well to go group by group.
+// may change rows of one group, that it is asked to change at the same time, at the price of one; a caller that
+// changes many should go group by group.
 const ShardGroups = 16
 
 // MaxEpoch is the highest epoch that a shard can have. No cluster lives to see it: a row above it is damaged or forged.

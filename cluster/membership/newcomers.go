@@ -16,7 +16,7 @@ import (
 type newcomers struct {
 	since  map[string]time.Time         // when they were listed first, by id. Requires Membership.mu.
 	proven *lru.Cache[string, struct{}] // ids that answered
-	asked  chan *memberlist.Node        // who is to be pinged
+	asked  chan *memberlist.Node        // the members to ping
 }
 
 const (

@@ -545,7 +545,7 @@ func TestDrain(t *testing.T) {
 }
 
 // TestRetiringHoldsNothing: a claim that was given up and took effect after all is not held by a machine that
-// is ending its lease; who sees the lease dead may take the shard at once.
+// is ending its lease; a member that reads the dead lease may take the shard at once.
 func TestRetiringHoldsNothing(t *testing.T) {
 	h := newHarness(t)
 	a := h.start("a", nil)
@@ -619,7 +619,7 @@ func TestIneligibleNodeTakesNothing(t *testing.T) {
 	h.settled(a)
 }
 
-// TestCapacity: who has more capacity gets more shards.
+// TestCapacity: a member with more capacity gets more shards.
 func TestCapacity(t *testing.T) {
 	for _, large := range []string{"a", "b"} {
 		h := newHarness(t)

@@ -346,7 +346,7 @@ func TestRequestsLeaveTheDead(t *testing.T) {
 	})
 }
 
-// TestCapacity: who gets more shards is guessed more often.
+// TestCapacity: a node with more shards is guessed more often.
 func TestCapacity(t *testing.T) {
 	for _, large := range []string{"a", "b"} {
 		s := newSetup(t, nil)

@@ -32,9 +32,9 @@ type target struct {
 // view is what was known before an attempt.
 type view struct {
 	row     persistence.Shard
-	owner   bool // who is asked is the owner by the row
+	owner   bool // the node to ask is the owner by the row
 	unowned bool // the row names no incarnation whose lease may be alive
-	detour  bool // who is asked is not whom the row names, since that one was just not reached
+	detour  bool // another node than the row names is asked, since that one was just not reached
 	to      target
 	none    error           // there is nobody to ask
 	changed <-chan struct{} // closed when the row changes

@@ -33,7 +33,7 @@ func mutual(a *certs.Authority) func(*Config) {
 // fixed is a configuration that does not change.
 func fixed(c *tls.Config) func() *tls.Config { return func() *tls.Config { return c } }
 
-// TestMutualTLS: who has no certificate of the same authority gets nowhere, in either direction.
+// TestMutualTLS: a process without a certificate of the same authority is refused, in either direction.
 func TestMutualTLS(t *testing.T) {
 	ours, others := certs.New(t), certs.New(t)
 	a, b := start(t, mutual(ours)), start(t, mutual(ours))
@@ -60,8 +60,8 @@ func TestMutualTLS(t *testing.T) {
 	a.works(t, b.Address())
 }
 
-// TestProcesses: a process whose certificate is of no role asks nobody and is asked by nobody, a gateway is not sent
-// requests as a node, and a handler is told who asks.
+// TestProcesses: a process whose certificate has no role can neither send nor receive requests, a gateway receives no
+// requests for nodes, and a handler learns the role of the process that sent the request.
 func TestProcesses(t *testing.T) {
 	a := certs.New(t)
 	// Serial numbers stand for names: 10 is a node, 11 a gateway.

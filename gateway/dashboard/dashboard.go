@@ -123,8 +123,8 @@ func (d *Dashboard) routes() http.Handler {
 	open.HandleFunc("GET /dashboard/static/{file...}", d.static)
 	open.Handle("GET /dashboard/login", d.page(d.login))
 	open.Handle("POST /dashboard/login", d.page(d.enter))
-	// What no open pattern matches needs a login, also a page that does not exist: who is
-	// not admitted learns nothing of the pages.
+	// What no open pattern matches needs a login, also a page that does not exist: without a
+	// login nobody learns which pages exist.
 	open.Handle("/", d.Guard(guarded, viewers))
 	return secured(open)
 }

@@ -217,7 +217,7 @@ func TestHosts(t *testing.T) {
 
 const token = "0123456789abcdef"
 
-// TestToken: who has the token gets in, for twelve hours; others get the login page.
+// TestToken: the token admits its holder for twelve hours; others get the login page.
 func TestToken(t *testing.T) {
 	r := newRig(t, func(c *AccessConfig) { c.Token, c.Loopback = token, false })
 	res, _ := r.expect(http.MethodGet, "/dashboard/customer?id=Bayley&at=3", nil, nil, http.StatusSeeOther)
@@ -281,7 +281,7 @@ func TestGuesses(t *testing.T) {
 	r.expect(http.MethodPost, "/dashboard/login", url.Values{"token": {"guess"}}, nil, http.StatusUnauthorized)
 }
 
-// TestGuessesInHeaders are slowed down as well, and logged; who is right is not.
+// TestGuessesInHeaders are slowed down as well, and logged; a right token is not.
 func TestGuessesInHeaders(t *testing.T) {
 	var log strings.Builder
 	r := newRig(t, func(c *AccessConfig) { c.Token, c.Logger = token, slog.New(slog.NewTextHandler(&log, nil)) })
@@ -625,7 +625,7 @@ func TestCurrentWaits(t *testing.T) {
 	case r := <-result:
 		goOn <- struct{}{}
 		t.Fatalf("a reading of %v was current", r.At)
-	case <-time.After(50 * time.Millisecond): // for who does not wait, time enough
+	case <-time.After(50 * time.Millisecond): // time enough for a request that does not wait
 	}
 	goOn <- struct{}{}
 	if r := <-result; r.At != start.Add(8*time.Second) {
@@ -645,7 +645,7 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// TestLargeForms: who is not let in cannot make the process take much.
+// TestLargeForms: a form without a login cannot make the process use much memory.
 func TestLargeForms(t *testing.T) {
 	d, err := New(Config{
 		Cluster: new(oneNode), Now: time.Now, Logger: slog.New(slog.DiscardHandler),

@@ -73,7 +73,7 @@ func TestOutage(t *testing.T) {
 	}
 }
 
-// TestOutside: who is not logged in sees no navigation, no search and nothing to log out of.
+// TestOutside: a visitor without a login sees no navigation, no search and nothing to log out of.
 func TestOutside(t *testing.T) {
 	r := newRig(t, func(c *AccessConfig) { c.Token = "the-secret-token" })
 	_, body := r.expect(http.MethodGet, "/dashboard/login", nil, nil, http.StatusOK)

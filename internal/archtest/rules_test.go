@@ -245,7 +245,7 @@ var rules = []rule{
 	},
 	{
 		name: "protoactor has one home",
-		why:  "it runs the actors of aggregates and nothing else; who uses it must know its traps",
+		why:  "it runs the actors of aggregates and nothing else; its users must know its traps",
 		from: everything, except: []string{"licensed/actors", "licensed/test/bench"}, tests: true,
 		deny: []string{"github.com/asynkron/protoactor-go/..."},
 	},

@@ -148,7 +148,7 @@ func TestRate(t *testing.T) {
 	}
 }
 
-// TestRateForgets: who sends from ever new addresses makes the rate remember no more than it may.
+// TestRateForgets: a sender with ever new addresses does not make the rate remember more than its limit.
 func TestRateForgets(t *testing.T) {
 	const many = 100_000
 	now := time.Unix(0, 0)

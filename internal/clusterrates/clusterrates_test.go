@@ -31,7 +31,7 @@ func TestPercentile(t *testing.T) {
 	}
 }
 
-// TestDifference takes rates from two readings; who came since, or began anew, has none.
+// TestDifference takes rates from two readings; a node that joined or restarted since has none.
 func TestDifference(t *testing.T) {
 	node := func(name, incarnation string, commands, refused, internal uint64) *licensedv1.NodeStatus {
 		return &licensedv1.NodeStatus{

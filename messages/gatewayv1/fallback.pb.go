@@ -35,7 +35,7 @@ type LentAllowance struct {
 	Units   []*LentAllowance_Unit `protobuf:"bytes,5,rep,name=units,proto3" json:"units,omitempty"`
 	// Nothing of it is redeemed any more; its return is in the journal, or was handed in.
 	Closed bool `protobuf:"varint,6,opt,name=closed,proto3" json:"closed,omitempty"`
-	// Who had it lent.
+	// The caller who borrowed it.
 	Caller        *Caller `protobuf:"bytes,7,opt,name=caller,proto3" json:"caller,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

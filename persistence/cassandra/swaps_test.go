@@ -14,7 +14,7 @@ import (
 const manyShards = 256
 
 // TestSwapsTogether: two processes take the same shards at once, each all of them. Every shard has one
-// owner then, each was told so and nothing else, and who lost was shown the row.
+// owner then, both were told it and nothing else, and the loser was shown the row.
 func TestSwapsTogether(t *testing.T) {
 	o := keyspace(t)
 	var won [2][manyShards]bool

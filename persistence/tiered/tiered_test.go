@@ -471,7 +471,7 @@ func (w *waking) TopRoot(ctx context.Context, aggregate string) (persistence.Roo
 	return r, err
 }
 
-// TestWokenMeanwhile: who is late finds the root of the new owner, not a snapshot that is missing.
+// TestWokenMeanwhile: a late reader finds the root of the new owner, not a snapshot that is missing.
 func TestWokenMeanwhile(t *testing.T) {
 	f := newFixture(t)
 	f.Roll(false).Append(10).Roll(false)

@@ -11,7 +11,7 @@
 //
 //	history   requests and answers, as files
 //	client    one attempt of one request
-//	workload  who asks what
+//	workload  the clients and their requests
 //	model     the rules, a second time
 //	check     the checks
 //	fault     plans

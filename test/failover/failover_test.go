@@ -32,7 +32,7 @@ func TestKill(t *testing.T) {
 			t.Fatal(err)
 		}
 		l.served(at, theirs)
-		time.Sleep(500 * time.Millisecond) // who was served is not left alone again
+		time.Sleep(500 * time.Millisecond) // a customer who was served is served from then on
 		end := l.now()
 		hit := l.gaps(at, end, theirs)
 		before, after := l.latencies(quiet, at, everybody), l.latencies(at, end, not(theirs))

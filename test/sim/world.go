@@ -11,7 +11,7 @@
 //	clients  send commands (with repeats of the same id), validations and queries
 //	gateways bring them to the owner, as far as they know, and try again with the same id until an
 //	         answer is certain; they forget and restart
-//	forget   has owners remove aggregates for good; who was told so must never see them again
+//	forget   has owners remove aggregates for good; a caller that was told it must never see them again
 //	import   brings the history of another cluster to an aggregate, in stretches, some more than once
 //	nodes    each a process with an incarnation, driving actors.Machine as the protoactor shell does
 //	oracle   grants shards under rising epochs, never before the former owner's lease has ended; or instead,

@@ -23,7 +23,7 @@ func TestRounds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Join(order, ""); got != "abcbcacab" { // who is last in a round is first in none but the next
+	if got := strings.Join(order, ""); got != "abcbcacab" { // the last of a round is first only in the next
 		t.Errorf("order %s", got)
 	}
 	for _, r := range results {

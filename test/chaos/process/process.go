@@ -82,8 +82,8 @@ func (p *Process) Start(ctx context.Context) error {
 	}
 }
 
-// ready makes every end from now on an accident. A program that has ended meanwhile was none: only the one
-// who starts it is told.
+// ready makes every end from now on an accident. The end of a program before that was none: only the
+// caller that starts it is told.
 func (p *Process) ready(exited chan struct{}) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
