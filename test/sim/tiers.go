@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"licensed/actors"
@@ -26,29 +27,81 @@ type cold struct {
 // task runs the product's sequential code as a coroutine in virtual time: every call to a store lets
 // the world continue until the answer is present.
 type task struct {
-	w     *world
-	node  *node // nil: outside of any process
-	yield func(struct{}) bool
-	next  func() (struct{}, bool)
-	stop  func()
+	w       *world
+	node    *node // nil: outside of any process
+	runs    *coroutine
+	stopped bool
 }
 
 var errStopped = errors.New("the process of the task is gone")
 
+// coroutine runs one task after another. The race detector keeps some kilobytes for each iter.Pull until the
+// process ends, which was many gigabytes for the seeds of a test, so coroutines whose task has ended are used again.
+type coroutine struct {
+	task  func() // nil: the last one has ended
+	yield func(struct{}) bool
+	next  func() (struct{}, bool)
+}
+
+// idle has the coroutines without a task, of all worlds.
+var idle struct {
+	sync.Mutex
+	coroutines []*coroutine
+}
+
+func newCoroutine() *coroutine {
+	idle.Lock()
+	defer idle.Unlock()
+	if last := len(idle.coroutines) - 1; last >= 0 {
+		c := idle.coroutines[last]
+		idle.coroutines = idle.coroutines[:last]
+		return c
+	}
+	c := &coroutine{}
+	c.next, _ = iter.Pull(func(yield func(struct{}) bool) {
+		c.yield = yield
+		for {
+			c.task()
+			c.task = nil
+			yield(struct{}{})
+		}
+	})
+	return c
+}
+
 // spawn starts a task in a process.
 func (w *world) spawn(n *node, what string, f func(*task)) {
-	t := &task{w: w, node: n}
-	t.next, t.stop = iter.Pull(func(yield func(struct{}) bool) {
-		t.yield = yield
+	t := &task{w: w, node: n, runs: newCoroutine()}
+	t.runs.task = func() {
 		defer func() {
 			if p := recover(); p != nil && p != errStopped { //nolint:errorlint // our own panic value
 				panic(p)
 			}
 		}()
 		f(t)
-	})
+	}
 	w.tasks = append(w.tasks, t)
 	w.trace("task %s", what)
+	t.next()
+}
+
+// next continues the task until it waits or has ended. It does nothing after the end.
+func (t *task) next() {
+	if t.runs == nil {
+		return
+	}
+	t.runs.next()
+	if t.runs.task == nil {
+		idle.Lock()
+		defer idle.Unlock()
+		idle.coroutines = append(idle.coroutines, t.runs)
+		t.runs = nil
+	}
+}
+
+// stop ends the task where it waits.
+func (t *task) stop() {
+	t.stopped = true
 	t.next()
 }
 
@@ -63,12 +116,15 @@ func (t *task) await(start func(done func())) {
 		case t.node == nil:
 			t.next()
 		case t.node.up && t.node.incarnation == inc:
-			t.node.later(0, "task continues", func() { t.next() })
+			t.node.later(0, "task continues", t.next)
 		default:
 			t.stop()
 		}
 	})
-	if !t.yield(struct{}{}) {
+	if !t.stopped { // a deferred call of a task that was stopped does not wait
+		t.runs.yield(struct{}{})
+	}
+	if t.stopped {
 		panic(errStopped)
 	}
 }
