@@ -275,17 +275,19 @@ func (v view) removal(device int) *licensedv1.Removal {
 }
 
 // devicesToFree returns the other devices in use whose licences could be released to make room for a device, the
-// best choice first, and how many of them it takes. Released, a selected device keeps its place from others as long
-// as there are leftovers; so leftovers come first, and then the devices used least recently.
+// best choice first, and how many of them it takes: leftovers before selected devices, and then those used least
+// recently. What is lent cannot be released.
 func (v view) devicesToFree(device int) (ids []string, needed int) {
 	s, p := v.state, v.places(nil)
 	leftover := func(i int) bool { return p.bound && !p.selected(i) }
-	reserving := p.bound && !p.selected(device)
 	var others []int
+	leftovers := 0 // those that can be released
 	for i := range s.devices {
-		// A leftover gets no place that a selected device leaves. What is lent cannot be released.
-		if p.used(i) && i != device && len(v.lentTo(i)) == 0 && (!reserving || !p.used(device) || leftover(i)) {
+		if p.used(i) && i != device && len(v.lentTo(i)) == 0 {
 			others = append(others, i)
+			if leftover(i) {
+				leftovers++
+			}
 		}
 	}
 	slices.SortFunc(others, func(i, j int) int {
@@ -298,20 +300,21 @@ func (v view) devicesToFree(device int) (ids []string, needed int) {
 		return cmp.Or(cmp.Compare(s.devices[i].seen, s.devices[j].seen),
 			strings.Compare(s.devices[j].id, s.devices[i].id))
 	})
+	needed = p.others(device) - int(p.limit) + 1
+	if p.leftovers > 0 && !p.selected(device) {
+		switch reserved := needed + p.reserved; {
+		case reserved <= leftovers:
+			// A selected device keeps its place when its licences are released, as long as there are leftovers.
+			others, needed = others[:leftovers], reserved
+		case p.used(device) || leftovers < p.leftovers:
+			return nil, 0 // there will always be leftovers
+		default:
+			needed = max(needed, p.leftovers)
+			others = others[:min(needed, len(others))]
+		}
+	}
 	for _, i := range others {
 		ids = append(ids, s.devices[i].id)
-	}
-	needed = p.others(device) - int(p.limit) + 1
-	switch {
-	case !reserving:
-	case p.used(device):
-		needed += p.reserved
-	default:
-		needed = max(needed, p.leftovers)
-	}
-	// Any of them will do only where nothing is reserved.
-	if reserving && needed < len(ids) {
-		ids = ids[:needed]
 	}
 	return ids, needed
 }

@@ -21,7 +21,7 @@ func (d *decider) refuse(r refusal, e *licensedv1.CommandRefused, check func(vie
 	e.StudioId, e.YearlyCounts = first.studio, licensedv1.YearlyCounts(first.counts)
 	broken := make([]*licensedv1.BrokenRule, len(r))
 	for i := range r {
-		broken[i] = d.broken(&r[i], e, check)
+		broken[i] = d.broken(r, i, e, check)
 	}
 	if first.plan != "" {
 		e.PlanId = first.plan
@@ -39,8 +39,9 @@ func (d *decider) refuse(r refusal, e *licensedv1.CommandRefused, check func(vie
 
 // broken records one rule of a refusal: its figures, its own time, and what would end the violation.
 func (d *decider) broken(
-	r *violation, e *licensedv1.CommandRefused, check func(view) refusal,
+	all refusal, i int, e *licensedv1.CommandRefused, check func(view) refusal,
 ) *licensedv1.BrokenRule {
+	r := &all[i]
 	b := &licensedv1.BrokenRule{
 		Rule: r.rule, Limit: r.limit, Current: r.current, PlanId: r.plan, StudioId: r.studio,
 		YearlyCounts: licensedv1.YearlyCounts(r.counts), ExceptionNumber: r.exception.GetNumber(),
@@ -70,7 +71,7 @@ func (d *decider) broken(
 	if e.Command == licensedv1.CommandKind_COMMAND_KIND_SELECT_DEVICES {
 		return b // nothing to release helps: fewer devices can be named
 	}
-	if remedies, needed := d.remedies(r, e.DeviceId); needed > 0 && needed <= len(remedies) {
+	if remedies, needed := d.remedies(all, r, e.DeviceId); needed > 0 && needed <= len(remedies) {
 		b.FreedBy, b.Needed = listed(remedies), uint32(needed)
 	}
 	return b
@@ -193,22 +194,23 @@ func (d *decider) nextAllowed(
 }
 
 // remedies returns what would end a violation, as aggregate ids, the best choice first, and how many of them are
-// needed: the devices used least recently, and the licences that expire first.
-func (d *decider) remedies(r *violation, deviceID string) (ids []string, needed int) {
+// needed: the devices used least recently, and the licences that expire first. Any of them will do, also together with
+// those of the other rules that say no.
+func (d *decider) remedies(all refusal, r *violation, deviceID string) (ids []string, needed int) {
+	device := d.state.device(deviceID)
+	onDevice := func(l *license) bool { return l.device == uint32(device) }
 	switch r.rule {
 	case licensedv1.Rule_RULE_DEACTIVATION_LIMIT:
-		device := uint32(d.state.device(deviceID))
-		if len(d.lentTo(int(device))) > 0 {
+		if len(d.lentTo(device)) > 0 {
 			return nil, 0 // what is lent cannot be released
 		}
-		ids = d.activeOf(func(l *license) bool { return l.device == device })
+		ids = d.activeOf(onDevice)
 		return ids, len(ids)
 	case licensedv1.Rule_RULE_DEVICE_TITLES:
-		device := uint32(d.state.device(deviceID))
-		ids = d.activeOf(func(l *license) bool { return l.device == device })
+		ids = d.activeOf(onDevice)
 	case licensedv1.Rule_RULE_DEVICE_LIMIT, licensedv1.Rule_RULE_DEVICE_NOT_SELECTED:
 		if r.limit > 0 {
-			ids, needed = d.devicesToFree(d.state.device(deviceID))
+			ids, needed = d.devicesToFree(device)
 		}
 		return ids, needed
 	case licensedv1.Rule_RULE_STUDIO_LIMIT:
@@ -216,11 +218,63 @@ func (d *decider) remedies(r *violation, deviceID string) (ids []string, needed 
 	default:
 		return nil, 0
 	}
-	if r.limit == 0 {
+	// Of what is lent, nothing can be released.
+	if needed = int(r.current) - int(r.limit) + 1; r.limit == 0 || needed > len(ids) {
 		return nil, 0
 	}
-	// Of what is lent, nothing can be released.
-	return ids, int(r.current) - int(r.limit) + 1
+	kept := d.keepsPlace(all, device)
+	if i := slices.Index(ids, kept); kept != "" && i >= 0 {
+		if needed == len(ids) {
+			return d.withPlace(ids, device)
+		}
+		ids = slices.Delete(ids, i, i+1)
+	}
+	return ids, needed
+}
+
+// keepsPlace returns the licence of a device that is not to be released, "" if all may be. A device in a plan that is
+// exceeded has its place only while it is in use, so it loses the place with its last licence. The licence that is kept
+// helps with as few of the rules as possible.
+func (d *decider) keepsPlace(all refusal, device int) string {
+	if p := d.places(nil); !p.used(device) || p.free(device) || len(d.lentTo(device)) > 0 {
+		return ""
+	}
+	helps := func(l *license) bool {
+		return slices.ContainsFunc(all, func(r violation) bool {
+			return r.rule == licensedv1.Rule_RULE_STUDIO_LIMIT && r.studio == d.state.studioOf(l)
+		})
+	}
+	own := d.activeOf(func(l *license) bool { return l.device == uint32(device) && !helps(l) })
+	if len(own) == 0 {
+		own = d.activeOf(func(l *license) bool { return l.device == uint32(device) })
+	}
+	return own[len(own)-1]
+}
+
+// withPlace completes licences that must all be released: if the device loses its place by that, the licences of other
+// devices are added that make room for it. It returns none if that is not possible.
+func (d *decider) withPlace(ids []string, device int) (all []string, needed int) {
+	s := *d.state
+	s.licenses = slices.Clone(s.licenses)
+	for i := range s.licenses {
+		if l := &s.licenses[i]; l.active(d.now) && slices.Contains(ids, s.idOf(l)) {
+			l.released = d.now
+		}
+	}
+	after := d.view
+	after.state = &s
+	r := after.deviceLimit(device)
+	if r.ok() {
+		return ids, len(ids)
+	}
+	free, n := after.devicesToFree(device)
+	if r.limit == 0 || n > len(free) {
+		return nil, 0
+	}
+	ids = append(ids, after.activeOf(func(l *license) bool {
+		return slices.Contains(free[:n], s.devices[l.device].id)
+	})...)
+	return ids, len(ids)
 }
 
 // activeOf returns the active licences that match, those that expire first first.
