@@ -92,7 +92,7 @@ func (c *Client) SyncDevice(
 }
 
 // ListLicenses returns a page of the customer's licences, the active ones unless include_inactive is set. As of all
-// questions, its answer has Stale if it may be out of date: the node of the customer could not be reached.
+// questions, an answer that may be out of date is returned only if the request has MaxStaleness; it then has Stale.
 func (c *Client) ListLicenses(
 	ctx context.Context, m *licensedv1.ListLicensesRequest,
 ) (*licensedv1.ListLicensesResponse, error) {

@@ -154,12 +154,12 @@ func (s *service) shownAllowance(m interface {
 
 // within has a unit of an allowance redeemed for an acquisition, and returns the payload that names it. The command is
 // an ordinary one, and grants nothing while the owner cannot be reached, if the allowance is another gateway's or does
-// not have the title any more.
+// not have the title any more. Errors: those of Fallback.Redeem; the command is an ordinary one then, too.
 func (s *service) within(
 	ctx context.Context, customer string, c actors.Command, a *licensetoken.Allowance,
-) (redeemed *fallback.Command) {
+) (redeemed *fallback.Command, err error) {
 	if a == nil || c.ValidateOnly || s.config.Fallback == nil || a.GatewayID != s.config.Fallback.GatewayID() {
-		return nil
+		return nil, nil
 	}
 	from := c.Payload.(*licensedv1.Command)
 	m := from.GetAcquireLicense()
@@ -171,9 +171,9 @@ func (s *service) within(
 	}}
 	d, err := s.config.Fallback.Redeem(ctx, customer, c, a.ExpiresAt)
 	if err != nil {
-		return nil
+		return nil, err
 	}
-	return &d
+	return &d, nil
 }
 
 // granted returns the provisional result of an acquisition within an allowance.
@@ -184,6 +184,7 @@ func granted(customer string, d *fallback.Command) result {
 		Outcome: license.Outcome{License: &licensedv1.License{
 			CustomerId: customer, DeviceId: m.DeviceId, TitleId: m.TitleId,
 			AcquiredAt: timestamppb.New(d.AcceptedAt()), ExpiresAt: timestamppb.New(d.GrantedUntil()),
+			PlayHours: playHours(d.GetPlayHours()),
 		}},
 		provisional: &licensedv1.Provisional{
 			AcceptedAt: timestamppb.New(d.AcceptedAt()), Allowance: m.Allowance,

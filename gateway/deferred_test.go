@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/actors"
@@ -73,18 +75,22 @@ func (d *distant) fail(err error) { d.err.Store(&err) }
 func (d *distant) comeBack()      { d.err.Store(nil) }
 
 // startFallback starts a gateway with signed licences and fallbacks.
-func (d *distant) startFallback() *rig {
+func (d *distant) startFallback(change ...func(*fallback.Config)) *rig {
 	journal, _, err := fallback.OpenJournal(d.t.TempDir(), 1<<20)
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	f := fallback.New(fallback.Config{
+	c := fallback.Config{
 		Journal: journal, Execute: d.Execute, Query: d.Query, FormerBytes: 1 << 20,
 		Owner:    func(string) (one persistence.Incarnation) { return one },
 		Terms:    func(string) fallback.Terms { return fallback.Terms{Renewals: 2, For: 60 * 24 * time.Hour} },
 		Patience: time.Minute, Timeout: time.Minute, Now: func() time.Time { return noon },
 		Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler),
-	})
+	}
+	for _, f := range change {
+		f(&c)
+	}
+	f := fallback.New(c)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { f.Run(ctx) })
@@ -188,6 +194,153 @@ func TestProvisional(t *testing.T) {
 	}
 }
 
+// TestProvisionalHours: a provisional renewal leaves the hours after the first playback as they are. A playback that is
+// reported during the outage ends it, and the token has neither more hours nor a later time from which they count.
+func TestProvisionalHours(t *testing.T) {
+	d := &distant{domain: newDomain(t)}
+	hours, now := atomic.Uint32{}, atomic.Int64{}
+	clock := func() time.Time { return time.UnixMilli(now.Load()) }
+	set := func(at time.Time) { now.Store(at.UnixMilli()) }
+	g := d.startFallback(func(c *fallback.Config) {
+		c.Now = clock
+		c.Terms = func(string) fallback.Terms {
+			return fallback.Terms{Renewals: 2, For: 60 * 24 * time.Hour, PlayHours: hours.Load()}
+		}
+	})
+	p, err := policy.Parse("hours", []byte(
+		"default_plan: two\nplans: {two: {devices: 2}}\ndefaults: {hours_after_first_play: 48}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.kind.SetPolicy(p)
+	ctx, client := t.Context(), protocols(t, g.url)["grpc"]
+	for name, test := range map[string]struct {
+		ofPolicy, want uint32
+	}{
+		"as before":              {48, 48},
+		"the policy has fewer":   {24, 24},
+		"the policy has more":    {72, 48},
+		"the policy has no more": {0, 48},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d.comeBack()
+			set(noon)
+			hours.Store(test.ofPolicy)
+			a := acquire()
+			a.CustomerId, a.Signed = name, true
+			acquired, err := untilServed(func() (*connect.Response[licensedv1.AcquireLicenseResponse], error) {
+				return client.AcquireLicense(ctx, connect.NewRequest(a))
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			d.fail(actors.ErrUnavailable)
+			set(noon.Add(10 * time.Hour))
+			renewal := func(id string) (*licensedv1.RenewLicenseResponse, *licensetoken.License, error) {
+				res, err := client.RenewLicense(ctx, connect.NewRequest(&licensedv1.RenewLicenseRequest{
+					CustomerId: name, DeviceId: "iphone", TitleId: "GlowS01E01", CommandId: id, Signed: true,
+					SignedLicense: acquired.Msg.SignedLicense,
+				}))
+				if err != nil {
+					return nil, nil, err
+				}
+				return res.Msg, verified(t, res.Msg.SignedLicense, g.publicKeys(t)), nil
+			}
+			renewed, l, err := renewal("unplayed")
+			if err != nil || renewed.Provisional == nil || renewed.License.GetPlayHours() != test.want ||
+				l.PlayHours != test.want || !l.ExpiresAt.Equal(noon.Add((10+60*24)*time.Hour).Truncate(time.Second)) {
+				t.Fatalf("without a playback: %v, %+v, %v", renewed, l, err)
+			}
+			// The device has played it since it got the licence: for the new token as for the old one.
+			firstPlayed := noon.Add(9 * time.Hour)
+			if firstPlayed.Before(l.IssuedAt) {
+				t.Errorf("the token is of %v: the playback of %v does not count", l.IssuedAt, firstPlayed)
+			}
+			if _, err := client.SyncDevice(ctx, connect.NewRequest(&licensedv1.SyncDeviceRequest{
+				CustomerId: name, DeviceId: "iphone", CommandId: "facts", Facts: []*licensedv1.Fact{{
+					Number: 1, Kind: licensedv1.FactKind_FACT_KIND_PLAYED, TitleId: "GlowS01E01",
+					At: timestamppb.New(firstPlayed),
+				}},
+			})); err != nil {
+				t.Fatal(err)
+			}
+			end := firstPlayed.Add(time.Duration(test.want) * time.Hour)
+			if renewed, l, err = renewal("played"); err != nil || !l.ExpiresAt.Equal(end.Truncate(time.Second)) {
+				t.Errorf("after a playback: %v, %+v, %v; want the end at %v", renewed, l, err, end)
+			}
+			set(end)
+			if renewed, _, err = renewal("after"); connect.CodeOf(err) != connect.CodeUnavailable {
+				t.Errorf("after the hours: %v, %v", renewed, err)
+			}
+		})
+	}
+}
+
+// TestCallerGaveUp: a caller whose time passed while its renewal was written is not told that nothing was executed. The
+// renewal is kept once; a repeat gets the same grant, and the outcome after the outage.
+func TestCallerGaveUp(t *testing.T) {
+	d := &distant{domain: newDomain(t)}
+	var late atomic.Pointer[time.Time] // the deadline of the renewal
+	var now atomic.Int64
+	now.Store(noon.UnixMilli())
+	g := d.startFallback(func(c *fallback.Config) {
+		c.Now = func() time.Time { return time.UnixMilli(now.Load()) }
+		c.Terms = func(string) fallback.Terms {
+			if end := late.Load(); end != nil { // So that the write begins after it.
+				time.Sleep(time.Until(*end))
+			}
+			return fallback.Terms{Renewals: 2, For: 60 * 24 * time.Hour}
+		}
+	})
+	ctx := t.Context()
+	client := protocols(t, g.url)["connect/h2"]
+	a := acquire()
+	a.Signed = true
+	acquired, err := client.AcquireLicense(ctx, connect.NewRequest(a))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.fail(actors.ErrUnavailable)
+	renew := &licensedv1.RenewLicenseRequest{
+		CustomerId: "Bayley", DeviceId: "iphone", TitleId: "GlowS01E01", CommandId: "renew",
+		SignedLicense: acquired.Msg.SignedLicense,
+	}
+	const timeout = 200 * time.Millisecond
+	r := connect.NewRequest(renew)
+	r.Header().Set("Connect-Timeout-Ms", strconv.FormatInt(timeout.Milliseconds(), 10))
+	end := time.Now().Add(timeout + 50*time.Millisecond)
+	late.Store(&end)
+	_, err = client.RenewLicense(ctx, r)
+	late.Store(nil)
+	info, _ := detail[*errdetails.ErrorInfo](t, err)
+	if connect.CodeOf(err) != connect.CodeDeadlineExceeded || info.GetReason() != licensedv1.ReasonOutcomeUnknown {
+		t.Fatalf("the caller who gave up got %v", err)
+	}
+	now.Add(time.Hour.Milliseconds())
+	var sequence uint64
+	for range 2 {
+		repeat, err := client.RenewLicense(ctx, connect.NewRequest(renew))
+		if err != nil || !repeat.Msg.Provisional.GetAcceptedAt().AsTime().Equal(noon.Truncate(time.Millisecond)) ||
+			!repeat.Msg.License.ExpiresAt.AsTime().Equal(noon.Add(60*24*time.Hour).Truncate(time.Millisecond)) {
+			t.Fatalf("the repeat got %v, %v", repeat, err)
+		}
+	}
+	d.comeBack()
+	renewed, err := untilServed(func() (*connect.Response[licensedv1.RenewLicenseResponse], error) {
+		res, err := client.RenewLicense(ctx, connect.NewRequest(renew))
+		if err == nil && res.Msg.Provisional != nil {
+			err = connect.NewError(connect.CodeUnavailable, nil)
+		}
+		return res, err
+	})
+	if err != nil || !renewed.Msg.Duplicate {
+		t.Fatalf("after the outage %v, %v", renewed, err)
+	}
+	if sequence = acquired.Msg.Sequence + 1; renewed.Msg.Sequence != sequence || renewed.Msg.License.Renewals != 1 {
+		t.Errorf("after the outage %v, want it at %d", renewed.Msg, sequence)
+	}
+}
+
 // TestDeferredFacts: facts of a device are accepted without a signed licence while the owner cannot be reached. The
 // device keeps them until they are recorded, dated by when the gateway received them.
 func TestDeferredFacts(t *testing.T) {
@@ -250,16 +403,30 @@ func TestDeferredFacts(t *testing.T) {
 	}
 }
 
-// TestStaleAnswers: while the owner cannot be reached, questions are answered from the store, and without a store as
-// before; each such answer is marked, and has all that was acknowledged before its time.
+// TestStaleAnswers: while the owner cannot be reached, questions that allow it are answered from the store, and without
+// a store as before; each such answer is marked, and has all that was acknowledged before its time. Others get no answer.
 func TestStaleAnswers(t *testing.T) {
 	d := &distant{domain: newDomain(t)}
 	g := d.startFallback()
-	ctx, asOf := t.Context(), timestamppb.New(noon)
-	for name, client := range protocols(t, g.url) {
+	ctx, asOf, clients := t.Context(), timestamppb.New(noon), protocols(t, g.url)
+	// unasked asks all questions without an allowed age.
+	unasked := func(name string) {
+		t.Helper()
+		who, client := strings.ReplaceAll(name, "/", " over "), clients[name]
+		_, licenses := client.ListLicenses(ctx, connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: who}))
+		_, devices := client.ListDevices(ctx, connect.NewRequest(&licensedv1.ListDevicesRequest{CustomerId: who}))
+		_, downloads := client.ListDownloads(ctx, connect.NewRequest(&licensedv1.ListDownloadsRequest{CustomerId: who}))
+		_, customer := client.GetCustomer(ctx, connect.NewRequest(&licensedv1.GetCustomerRequest{CustomerId: who}))
+		for i, err := range []error{licenses, devices, downloads, customer} {
+			if connect.CodeOf(err) != connect.CodeUnavailable {
+				t.Errorf("%s: question %d allows no stale answer, and got %v", name, i, err)
+			}
+		}
+	}
+	for name, client := range clients {
 		d.comeBack()
 		d.noStore.Store(false)
-		who := strings.ReplaceAll(name, "/", " over ")
+		who, age := strings.ReplaceAll(name, "/", " over "), durationpb.New(time.Hour)
 		// ask asks all questions, and checks that each answer is marked with the source, and has the sequence; source
 		// STALE_SOURCE_UNSPECIFIED is for current answers.
 		ask := func(source licensedv1.StaleSource, sequence uint64) {
@@ -276,7 +443,7 @@ func TestStaleAnswers(t *testing.T) {
 				}
 			}
 			licenses, err := client.ListLicenses(ctx, connect.NewRequest(&licensedv1.ListLicensesRequest{
-				CustomerId: who,
+				CustomerId: who, MaxStaleness: age,
 			}))
 			if err != nil {
 				t.Fatalf("%s: licences: %v", name, err)
@@ -285,20 +452,22 @@ func TestStaleAnswers(t *testing.T) {
 			if len(licenses.Msg.Licenses) != 1 {
 				t.Errorf("%s: %v", name, licenses.Msg)
 			}
-			devices, err := client.ListDevices(ctx, connect.NewRequest(&licensedv1.ListDevicesRequest{CustomerId: who}))
+			devices, err := client.ListDevices(ctx, connect.NewRequest(&licensedv1.ListDevicesRequest{
+				CustomerId: who, MaxStaleness: age,
+			}))
 			if err != nil {
 				t.Fatalf("%s: devices: %v", name, err)
 			}
 			check("devices", err, devices.Msg.Stale, devices.Msg.Sequence)
 			downloads, err := client.ListDownloads(ctx, connect.NewRequest(&licensedv1.ListDownloadsRequest{
-				CustomerId: who, TitleId: "GlowS01E01",
+				CustomerId: who, TitleId: "GlowS01E01", MaxStaleness: age,
 			}))
 			if err != nil {
 				t.Fatalf("%s: downloads: %v", name, err)
 			}
 			check("downloads", err, downloads.Msg.Stale, downloads.Msg.Sequence)
 			customer, err := client.GetCustomer(ctx, connect.NewRequest(&licensedv1.GetCustomerRequest{
-				CustomerId: who,
+				CustomerId: who, MaxStaleness: age,
 			}))
 			if err != nil {
 				t.Fatalf("%s: customer: %v", name, err)
@@ -321,7 +490,7 @@ func TestStaleAnswers(t *testing.T) {
 		from := func(source licensedv1.StaleSource) {
 			waitUntil(func() bool {
 				res, err := client.ListLicenses(ctx, connect.NewRequest(&licensedv1.ListLicensesRequest{
-					CustomerId: who,
+					CustomerId: who, MaxStaleness: age,
 				}))
 				if err == nil && source != 0 && res.Msg.Stale == nil {
 					t.Errorf("%s: an answer is marked as current while the owner is unavailable", name)
@@ -337,6 +506,7 @@ func TestStaleAnswers(t *testing.T) {
 		for range 5 { // Also with an open breaker.
 			ask(licensedv1.StaleSource_STALE_SOURCE_STORE, 4)
 		}
+		unasked(name)
 		d.noStore.Store(true)
 		d.comeBack()
 		// The owner continues; this gateway does not hear of it.
@@ -347,7 +517,10 @@ func TestStaleAnswers(t *testing.T) {
 		for range 20 {
 			ask(licensedv1.StaleSource_STALE_SOURCE_FORMER_ANSWER, 4)
 		}
-		_, err := client.ListLicenses(ctx, connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: who + "2"}))
+		unasked(name)
+		_, err := client.ListLicenses(ctx, connect.NewRequest(&licensedv1.ListLicensesRequest{
+			CustomerId: who + "2", MaxStaleness: age,
+		}))
 		if connect.CodeOf(err) != connect.CodeUnavailable {
 			t.Errorf("%s: a question that was never answered: %v", name, err)
 		}

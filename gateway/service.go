@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/actors"
@@ -258,7 +259,7 @@ func (s *service) executeOrDefer(
 	if by := caller.FromContext(ctx); by != nil {
 		c.Principal, c.Reason = by.Principal, by.Reason
 	}
-	redeemed := s.within(ctx, h.GetCustomerId(), c, shown.allowance)
+	redeemed, kept := s.within(ctx, h.GetCustomerId(), c, shown.allowance)
 	if redeemed != nil {
 		payload = redeemed.Command
 		c.Payload = payload
@@ -284,9 +285,11 @@ func (s *service) executeOrDefer(
 		}
 	}
 	if deferrable && fallback.Unavailable(err) {
-		if res, ok := s.deferred(ctx, h.GetCustomerId(), c, shown.license, err); ok {
+		res, failed := s.deferred(ctx, h.GetCustomerId(), c, shown.license, err)
+		if failed == nil {
 			return res, nil
 		}
+		kept = failed
 		// Not accepted: as any other command, it finds out whether the owner is back.
 		if errors.Is(err, fallback.ErrOpen) {
 			reply, err = run(false)
@@ -294,6 +297,10 @@ func (s *service) executeOrDefer(
 	}
 	if err == nil {
 		return s.outcome(ctx, h, payload, reply)
+	}
+	if fallback.MayBeKept(kept) && fallback.Unavailable(err) {
+		// The journal may hand it in. The first error may say "not executed", and is not wrapped therefore.
+		err = errors.Join(actors.ErrUnknownOutcome, ctx.Err())
 	}
 	return result{}, s.failed(ctx, h.GetCustomerId(), err, true)
 }
@@ -414,7 +421,7 @@ func (s *service) ListLicenses(
 	q := &licensedv1.ListLicenses{
 		IncludeInactive: r.Msg.IncludeInactive, PageSize: pageSize(r.Msg), PageToken: r.Msg.PageToken,
 	}
-	res, stale, head, err := query[*licensedv1.ListLicensesResponse](ctx, s, r.Msg.CustomerId, nil, &licensedv1.Query{
+	res, stale, head, err := query[*licensedv1.ListLicensesResponse](ctx, s, r.Msg, nil, &licensedv1.Query{
 		Query: &licensedv1.Query_ListLicenses{ListLicenses: q},
 	})
 	// Pages are cut by the owner; that of an earlier release returns the whole list,
@@ -438,7 +445,7 @@ func (s *service) ListDevices(
 	ctx context.Context, r *connect.Request[licensedv1.ListDevicesRequest],
 ) (*connect.Response[licensedv1.ListDevicesResponse], error) {
 	q := &licensedv1.ListDevices{PageSize: pageSize(r.Msg), PageToken: r.Msg.PageToken}
-	res, stale, head, err := query[*licensedv1.ListDevicesResponse](ctx, s, r.Msg.CustomerId, nil, &licensedv1.Query{
+	res, stale, head, err := query[*licensedv1.ListDevicesResponse](ctx, s, r.Msg, nil, &licensedv1.Query{
 		Query: &licensedv1.Query_ListDevices{ListDevices: q},
 	})
 	if err == nil {
@@ -456,7 +463,7 @@ func (s *service) ListDevices(
 func (s *service) GetCustomer(
 	ctx context.Context, r *connect.Request[licensedv1.GetCustomerRequest],
 ) (*connect.Response[licensedv1.GetCustomerResponse], error) {
-	res, stale, head, err := query[*licensedv1.GetCustomerResponse](ctx, s, r.Msg.CustomerId, nil, &licensedv1.Query{
+	res, stale, head, err := query[*licensedv1.GetCustomerResponse](ctx, s, r.Msg, nil, &licensedv1.Query{
 		Query: &licensedv1.Query_GetCustomer{
 			GetCustomer: &licensedv1.GetCustomer{PageSize: pageSize(r.Msg), PageToken: r.Msg.PageToken},
 		},
@@ -481,7 +488,7 @@ func (s *service) ListDownloads(
 	q := &licensedv1.ListDownloads{
 		TitleId: r.Msg.TitleId, Since: r.Msg.Since, PageSize: pageSize(r.Msg), PageToken: r.Msg.PageToken,
 	}
-	d, stale, head, err := query[*license.Downloads](ctx, s, r.Msg.CustomerId, v, &licensedv1.Query{
+	d, stale, head, err := query[*license.Downloads](ctx, s, r.Msg, v, &licensedv1.Query{
 		Query: &licensedv1.Query_ListDownloads{ListDownloads: q},
 	})
 	if err != nil {
@@ -526,20 +533,28 @@ func countCut(ctx context.Context, r paging, next string) {
 	}
 }
 
+// question is what requests that ask about a customer have in common.
+type question interface {
+	GetCustomerId() string
+	GetMaxStaleness() *durationpb.Duration
+}
+
 // query asks the customer's aggregate, once v and the common fields are without
 // violations. R is the type of the answer. It returns the end of the history that the
 // answer is of, and what makes it stale, if anything does. Errors: connect.Error.
 func query[R any](
-	ctx context.Context, s *service, customer string, v violations, q *licensedv1.Query,
+	ctx context.Context, s *service, m question, v violations, q *licensedv1.Query,
 ) (res R, stale *licensedv1.Stale, head persistence.Head, err error) {
+	customer := m.GetCustomerId()
 	v.id("customer_id", customer)
 	if err := license.CheckPage(q); err != nil {
 		v.add("page_token", "is "+err.Error())
 	}
+	maxAge := v.age("max_staleness", m.GetMaxStaleness())
 	if err := invalid(v); err != nil {
 		return res, nil, head, err
 	}
-	answer, stale, err := s.read(ctx, customer, q)
+	answer, stale, err := s.read(ctx, customer, q, maxAge)
 	if err != nil {
 		return res, nil, head, s.failed(ctx, customer, err, false)
 	}

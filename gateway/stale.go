@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -22,10 +23,11 @@ func (g *Gateway) FallbackStatus() *licensedv1.FallbackFigures {
 	return g.config.Fallback.Status()
 }
 
-// read asks a question about a customer. stale is nil if the answer is current. Errors: those of the owner.
+// read asks a question about a customer. An answer that is not current is as old as maxAge at most, and stale tells
+// its age; stale is nil if the answer is current. Errors: those of the owner.
 // Whether the caller may ask is decided here as the owner does it: the owner has no part in answers that are stale.
 func (g *Gateway) read(
-	ctx context.Context, customer string, q *licensedv1.Query,
+	ctx context.Context, customer string, q *licensedv1.Query, maxAge time.Duration,
 ) (answer actors.Answer, stale *licensedv1.Stale, err error) {
 	if g.config.Authenticator != nil {
 		d := auth.AuthorizeCaller(g.config.Authorizer, caller.FromContext(ctx), auth.MethodOf(q), customer)
@@ -38,7 +40,7 @@ func (g *Gateway) read(
 		answer, err = g.aggregates.Query(ctx, customer, q)
 		return answer, nil, err
 	}
-	a, err := g.config.Fallback.Read(ctx, customer, q, func(ctx context.Context) (actors.Answer, error) {
+	a, err := g.config.Fallback.Read(ctx, customer, q, maxAge, func(ctx context.Context) (actors.Answer, error) {
 		return g.stored(ctx, customer, q)
 	})
 	if err != nil || a.Source == fallback.FromOwner || planted.Bug(planted.AnswerStaleAsCurrent) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -63,7 +64,7 @@ func TestStaleAnswersAskWho(t *testing.T) {
 		if test.by != nil {
 			ctx = caller.NewContext(ctx, test.by)
 		}
-		_, _, err := g.read(ctx, "Bayley", q)
+		_, _, err := g.read(ctx, "Bayley", q, time.Hour)
 		var denied *actors.DeniedError
 		if errors.As(err, &denied) != test.denied || !test.denied && !errors.Is(err, actors.ErrUnavailable) {
 			t.Errorf("%s: %v", name, err)

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/actors/license/ids"
@@ -35,6 +36,18 @@ func (v *violations) idUpTo(limit int, field, value string) {
 	if fault := ids.Fault(value, limit); fault != "" {
 		v.add(field, fault)
 	}
+}
+
+// age checks an optional age and returns it; zero if it is absent or wrong.
+func (v *violations) age(field string, d *durationpb.Duration) time.Duration {
+	if d == nil {
+		return 0
+	}
+	if d.CheckValid() != nil || d.AsDuration() < 0 {
+		v.add(field, "is not a duration from 0 s on")
+		return 0
+	}
+	return d.AsDuration()
 }
 
 // timestamp checks an optional time and returns it; zero if it is absent or wrong.

@@ -43,7 +43,9 @@ func (p *program) customerVerb() *cobra.Command {
 func customerOf(ctx context.Context, conn *connection, id string) (*licensedv1.GetCustomerResponse, error) {
 	var res *licensedv1.GetCustomerResponse
 	err := eachPage(func(token string) (string, error) {
-		page, err := conn.GetCustomer(ctx, &licensedv1.GetCustomerRequest{CustomerId: id, PageToken: token})
+		page, err := conn.GetCustomer(ctx, &licensedv1.GetCustomerRequest{
+			CustomerId: id, PageToken: token, MaxStaleness: maxStaleness(),
+		})
 		if err != nil {
 			return "", err
 		}

@@ -37,6 +37,7 @@ func (p *program) downloadsCommand() *cobra.Command {
 		err = eachPage(func(token string) (string, error) {
 			page, err := conn.ListDownloads(ctx, &licensedv1.ListDownloadsRequest{
 				CustomerId: args[0], TitleId: title, Since: from.timestamp(), PageToken: token,
+				MaxStaleness: maxStaleness(),
 			})
 			if err != nil {
 				return "", err

@@ -270,7 +270,9 @@ func (p *program) exceptionListCommand() *cobra.Command {
 		}
 		ctx, cancel := p.call(c.Context())
 		defer cancel()
-		res, err := conn.GetCustomer(ctx, &licensedv1.GetCustomerRequest{CustomerId: args[0], PageSize: 1})
+		res, err := conn.GetCustomer(ctx, &licensedv1.GetCustomerRequest{
+			CustomerId: args[0], PageSize: 1, MaxStaleness: maxStaleness(),
+		})
 		if err != nil {
 			return err
 		}

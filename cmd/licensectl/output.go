@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/internal/terminal"
@@ -67,6 +68,9 @@ func (p *program) newProgress() *terminal.Progress {
 	}
 	return terminal.NewProgress(p.progress)
 }
+
+// maxStaleness is the age of an answer that is shown if no current one can be had: gateways keep none for longer.
+func maxStaleness() *durationpb.Duration { return durationpb.New(24 * time.Hour) }
 
 // printStale says before an answer that it may be out of date; nothing if it is current.
 func (p *program) printStale(s *licensedv1.Stale) {

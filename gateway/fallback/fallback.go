@@ -32,6 +32,8 @@ type License struct {
 	// AcquiredAt names the licence among those of the customer, the device and the title.
 	AcquiredAt time.Time
 	ExpiresAt  time.Time
+	// PlayHours is the number of hours after which it ends, from its first playback on; 0 if a playback ends nothing.
+	PlayHours uint32
 }
 
 // Terms of provisional renewals.
@@ -42,6 +44,9 @@ type Terms struct {
 	For time.Duration
 	// Until is when the title's licences end in any case; zero for never.
 	Until time.Time
+	// PlayHours is the number of hours after which a licence of the title ends, from its first playback on; 0 if a
+	// playback ends nothing.
+	PlayHours uint32
 }
 
 // Config of Fallback. All fields are required, but for FormerBytes.
@@ -154,7 +159,8 @@ func (f *Fallback) record(ctx context.Context, b *breaker, err error) {
 // Defer accepts a renewal, a release or facts of a device, after a failure that qualifies (Unavailable). The command is
 // durable when Defer returns. An accepted command is answered alike if it is sent again; facts that are in the journal
 // are also accepted under another id, and kept once. l is the licence that a renewal or release names; zero for facts.
-// Errors: ErrNotActive, ErrNoTerms, ErrFull, ErrRenewedBefore, ErrManyFacts, ErrOtherContent, ErrDisk, and ctx's.
+// Errors: ErrNotActive, ErrNoTerms, ErrFull, ErrRenewedBefore, ErrManyFacts, ErrOtherContent, ErrDisk, and ctx's;
+// MayBeKept tells after which of them the command may have been accepted all the same.
 func (f *Fallback) Defer(
 	ctx context.Context, customer string, c actors.Command, l License, cause error,
 ) (Command, error) {
@@ -192,7 +198,12 @@ func (f *Fallback) accept(
 		if !now.Before(l.ExpiresAt) || !terms.Until.IsZero() && !now.Before(terms.Until) {
 			return Command{}, ErrNotActive
 		}
-		d.GrantedUntilMs = grant(now, l.ExpiresAt, terms).UnixMilli()
+		d.PlayHours = fewer(l.PlayHours, terms.PlayHours)
+		until, err := f.played(d, grant(now, l.ExpiresAt, terms))
+		if err != nil {
+			return Command{}, err
+		}
+		d.GrantedUntilMs = until.UnixMilli()
 	}
 	return f.add(ctx, d, terms.Renewals)
 }
@@ -214,6 +225,12 @@ func (f *Fallback) add(ctx context.Context, d *gatewayv1.DeferredCommand, renewa
 	case <-ctx.Done():
 		return Command{}, fmt.Errorf("write to the journal of deferred commands: %w", ctx.Err())
 	}
+}
+
+// MayBeKept reports whether an error of Defer or Redeem leaves open whether the command is in the journal: the write
+// failed, or the caller gave up before the write was confirmed. A repeat learns it.
+func MayBeKept(err error) bool {
+	return errors.Is(err, ErrDisk) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
 // callerMessage returns who gave a command as the journal has it; nil for nobody.
@@ -247,6 +264,49 @@ func grant(now, expires time.Time, t Terms) time.Time {
 		until = t.Until
 	}
 	return until
+}
+
+// fewer returns the lower number of hours, where 0 is for no bound.
+func fewer(a, b uint32) uint32 {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}
+
+// played returns until when a licence is renewed at the latest if the device reported a playback of it that is deferred
+// as well: a provisional renewal does not begin the hours after the first playback anew. Errors: ErrNotActive if the
+// hours have passed, and ErrDisk.
+func (f *Fallback) played(d *gatewayv1.DeferredCommand, until time.Time) (time.Time, error) {
+	if d.PlayHours == 0 || !f.config.Journal.Has(d.CustomerId) {
+		return until, nil
+	}
+	commands, err := f.config.Journal.Commands(d.CustomerId)
+	if err != nil {
+		return until, fmt.Errorf("%w: %w", ErrDisk, err)
+	}
+	renew := d.Command.GetRenewLicense()
+	for _, c := range commands {
+		sync := c.GetCommand().GetSyncDevice()
+		if sync.GetDeviceId() != renew.DeviceId {
+			continue
+		}
+		for _, fact := range sync.GetFacts() {
+			if fact.Kind != licensedv1.FactKind_FACT_KIND_PLAYED || fact.TitleId != renew.TitleId ||
+				fact.AtMs < d.AcquiredAtMs {
+				continue
+			}
+			// It was made before it was reported, whatever the clock of the device shows.
+			end := time.UnixMilli(min(fact.AtMs, c.AcceptedAtMs)).Add(time.Duration(d.PlayHours) * time.Hour)
+			if end.Before(until) {
+				until = end
+			}
+		}
+	}
+	if until.UnixMilli() <= d.AcceptedAtMs {
+		return until, ErrNotActive
+	}
+	return until, nil
 }
 
 // Usage returns what is deferred, and the number of owners that cannot be reached at this moment.

@@ -168,6 +168,7 @@ func TestAway(t *testing.T) {
 // TestDefer: what is granted, and what is not.
 func TestDefer(t *testing.T) {
 	day := 24 * time.Hour
+	of := func(until time.Time) Terms { return Terms{Renewals: 2, For: day, Until: until} }
 	for name, test := range map[string]struct {
 		terms   Terms
 		expires time.Time
@@ -175,11 +176,11 @@ func TestDefer(t *testing.T) {
 		until   time.Time
 		err     error
 	}{
-		"renewal":              {Terms{2, day, time.Time{}}, someTime.Add(1), true, someTime.Add(day), nil},
-		"expires later":        {Terms{2, day, time.Time{}}, someTime.Add(9 * day), true, someTime.Add(9 * day), nil},
-		"title ends":           {Terms{2, day, someTime.Add(5)}, someTime.Add(3), true, someTime.Add(5), nil},
-		"title has ended":      {Terms{2, day, someTime}, someTime.Add(3), true, time.Time{}, ErrNotActive},
-		"expired":              {Terms{2, day, time.Time{}}, someTime, true, time.Time{}, ErrNotActive},
+		"renewal":              {of(time.Time{}), someTime.Add(1), true, someTime.Add(day), nil},
+		"expires later":        {of(time.Time{}), someTime.Add(9 * day), true, someTime.Add(9 * day), nil},
+		"title ends":           {of(someTime.Add(5)), someTime.Add(3), true, someTime.Add(5), nil},
+		"title has ended":      {of(someTime), someTime.Add(3), true, time.Time{}, ErrNotActive},
+		"expired":              {of(time.Time{}), someTime, true, time.Time{}, ErrNotActive},
 		"not allowed":          {Terms{}, someTime.Add(1), true, time.Time{}, ErrNoTerms},
 		"release":              {Terms{}, someTime.Add(1), false, time.Time{}, nil},
 		"release after expiry": {Terms{}, someTime, false, time.Time{}, nil},
@@ -315,13 +316,13 @@ func TestProbeCaller(t *testing.T) {
 	}
 	ctx := caller.NewContext(t.Context(), &caller.Caller{Principal: "tokens:shop"})
 	for range 2 * minFailing {
-		_, _ = f.Read(ctx, "Bayley", devices(), nil)
+		_, _ = f.Read(ctx, "Bayley", devices(), time.Hour, nil)
 	}
 	mu.Lock()
 	before := asked
 	mu.Unlock()
 	until(func() bool {
-		_, _ = f.Read(ctx, "Bayley", devices(), nil)
+		_, _ = f.Read(ctx, "Bayley", devices(), time.Hour, nil)
 		mu.Lock()
 		defer mu.Unlock()
 		return asked > before
@@ -487,7 +488,7 @@ func TestRead(t *testing.T) {
 	}
 	read := func(want Source, at time.Time, plan string) {
 		t.Helper()
-		a, err := f.Read(t.Context(), "Bayley", devices(), store)
+		a, err := f.Read(t.Context(), "Bayley", devices(), time.Hour, store)
 		if err != nil || a.Source != want || !a.AsOf.Equal(at) ||
 			a.Value.(*licensedv1.ListDevicesResponse).PlanId != plan {
 			t.Errorf("%+v, %v, want %v as of %v", a, err, want, at)
@@ -509,7 +510,7 @@ func TestRead(t *testing.T) {
 	for range 4 * minFailing {
 		read(FromFormer, former, "Bayley")
 	}
-	if _, err := f.Read(t.Context(), "Zoë", devices(), store); !Unavailable(err) {
+	if _, err := f.Read(t.Context(), "Zoë", devices(), time.Hour, store); !Unavailable(err) {
 		t.Errorf("never answered: %v", err)
 	}
 	if u, unavailable := f.Usage(); unavailable != 0 || u.Commands != 0 {
@@ -519,16 +520,16 @@ func TestRead(t *testing.T) {
 	stored = nil
 	mu.Unlock()
 	until(func() bool {
-		a, err := f.Read(t.Context(), "Bayley", devices(), store)
+		a, err := f.Read(t.Context(), "Bayley", devices(), time.Hour, store)
 		return err == nil && a.Source == FromStore
 	})
 	o.set(func() { o.unavailable = nil })
 	until(func() bool {
-		a, err := f.Read(t.Context(), "Bayley", devices(), store)
+		a, err := f.Read(t.Context(), "Bayley", devices(), time.Hour, store)
 		return err == nil && a.Source == FromOwner
 	})
 	o.set(func() { o.unavailable = actors.ErrCorrupt })
-	if a, err := f.Read(t.Context(), "Bayley", devices(), store); !errors.Is(err, actors.ErrCorrupt) {
+	if a, err := f.Read(t.Context(), "Bayley", devices(), time.Hour, store); !errors.Is(err, actors.ErrCorrupt) {
 		t.Errorf("an answer of the owner was replaced by %+v, %v", a, err)
 	}
 }
@@ -552,7 +553,7 @@ func TestReadForgotten(t *testing.T) {
 		o := &owner{}
 		f := newFallback(t, o, t.TempDir())
 		ask := func(stored error) error {
-			_, err := f.Read(t.Context(), "Bayley", devices(), func(context.Context) (actors.Answer, error) {
+			_, err := f.Read(t.Context(), "Bayley", devices(), time.Hour, func(context.Context) (actors.Answer, error) {
 				return actors.Answer{}, stored
 			})
 			return err
@@ -583,20 +584,26 @@ func TestFormerAnswers(t *testing.T) {
 			t.Fatalf("%d bytes after %d answers", f.usage(), i)
 		}
 	}
-	if _, ok := f.get("0", devices(), someTime); ok || f.all.Len() < 20 {
+	if _, ok := f.get("0", devices(), someTime, 2*formerAge); ok || f.all.Len() < 20 {
 		t.Errorf("the first of 1,000 answers is kept, with %d others", f.all.Len())
 	}
 	add("999", "premium", someTime.Add(-time.Second))
 	add("998", "premium", someTime.Add(time.Second))
 	add("997", strings.Repeat("x", maxFormer), someTime.Add(time.Second))
 	for customer, plan := range map[string]string{"999": "basic", "998": "premium", "997": "basic"} {
-		a, ok := f.get(customer, devices(), someTime)
+		a, ok := f.get(customer, devices(), someTime, 2*formerAge)
 		if !ok || a.Value.(*licensedv1.ListDevicesResponse).PlanId != plan {
 			t.Errorf("%s has %+v, want %s", customer, a, plan)
 		}
 	}
-	if _, ok := f.get("999", devices(), someTime.Add(formerAge+1)); ok {
+	if _, ok := f.get("999", devices(), someTime.Add(formerAge+1), 2*formerAge); ok {
 		t.Error("an answer of yesterday was given")
+	}
+	// That of 998 is of a second later.
+	for age, want := range map[time.Duration]bool{time.Minute: true, time.Minute - 1: false} {
+		if _, ok := f.get("998", devices(), someTime.Add(time.Second+time.Minute), age); ok != want {
+			t.Errorf("an answer that is a minute old: %v, where it may be %v old", ok, age)
+		}
 	}
 	for _, key := range f.all.Keys() {
 		f.all.Remove(key)
@@ -606,7 +613,7 @@ func TestFormerAnswers(t *testing.T) {
 	}
 	none := newFormerAnswers(0)
 	none.add("a", devices(), Answer{Answer: actors.Answer{Value: &licensedv1.ListDevicesResponse{}}})
-	if _, ok := none.get("a", devices(), someTime); ok {
+	if _, ok := none.get("a", devices(), someTime, 2*formerAge); ok {
 		t.Error("an answer is kept in no memory")
 	}
 }

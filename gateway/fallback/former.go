@@ -83,8 +83,10 @@ func (f *formerAnswers) add(customer string, q *licensedv1.Query, a Answer) {
 	}
 }
 
-// get returns the last answer to a question.
-func (f *formerAnswers) get(customer string, q *licensedv1.Query, now time.Time) (Answer, bool) {
+// get returns the last answer to a question, if it is not older than maxAge.
+func (f *formerAnswers) get(
+	customer string, q *licensedv1.Query, now time.Time, maxAge time.Duration,
+) (Answer, bool) {
 	if f.max == 0 {
 		return Answer{}, false
 	}
@@ -97,7 +99,7 @@ func (f *formerAnswers) get(customer string, q *licensedv1.Query, now time.Time)
 	}
 	f.mu.Unlock()
 	m, value := answerTo(q)
-	if !ok || m == nil || proto.Unmarshal(kept.message, m) != nil {
+	if !ok || now.Sub(kept.at) > maxAge || m == nil || proto.Unmarshal(kept.message, m) != nil {
 		return Answer{}, false
 	}
 	a := Answer{Answer: actors.Answer{Value: value}, Source: FromFormer, AsOf: kept.at}

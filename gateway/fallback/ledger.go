@@ -334,8 +334,9 @@ func (f *Fallback) Redeem(ctx context.Context, customer string, c actors.Command
 	d := &gatewayv1.DeferredCommand{
 		CustomerId: customer, CommandId: c.ID, Command: m, Fingerprint: c.Fingerprint,
 		IssuedAtMs: c.IssuedAt.UnixMilli(), Stamped: c.Stamped, AcceptedAtMs: now.UnixMilli(),
-		AcquiredAtMs: now.UnixMilli(), GrantedUntilMs: until.Add(-license.AllowanceMargin).UnixMilli(),
-		Caller: callerMessage(caller.FromContext(ctx)),
+		AcquiredAtMs: now.UnixMilli(), PlayHours: f.config.Terms(m.GetAcquireLicense().GetTitleId()).PlayHours,
+		GrantedUntilMs: until.Add(-license.AllowanceMargin).UnixMilli(),
+		Caller:         callerMessage(caller.FromContext(ctx)),
 	}
 	added, err := f.add(ctx, d, 0)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"licensed/actors"
 	"licensed/actors/license"
 	"licensed/internal/caller"
+	"licensed/internal/planted"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
 )
@@ -54,15 +55,20 @@ type Answer struct {
 var storeBreaker = breakerKey{owner: persistence.Incarnation{15: 1}, read: true}
 
 // Read answers a question: by the owner; if that is unavailable, from the store, for which stored is called; and if
-// that is unavailable too, as it was answered before. A question never waits to find out whether the owner is back:
-// one that is asked in the background does. Errors: those of the owner.
+// that is unavailable too, as it was answered before. An answer that is not the owner's is as old as maxAge at most;
+// with 0 only the owner is asked, and has all the time of the question. A question never waits to find out whether the
+// owner is back: one that is asked in the background does. Errors: those of the owner.
 func (f *Fallback) Read(
-	ctx context.Context, customer string, q *licensedv1.Query,
+	ctx context.Context, customer string, q *licensedv1.Query, maxAge time.Duration,
 	stored func(ctx context.Context) (actors.Answer, error),
 ) (Answer, error) {
 	b := f.breakers.of(breakerKey{f.config.Owner(customer), true})
 	ask := func(ctx context.Context) (actors.Answer, error) { return f.config.Query(ctx, customer, q) }
-	a, err := f.readFrom(ctx, b, FromOwner, ask)
+	patience := f.patience(ctx)
+	if maxAge <= 0 {
+		patience = f.config.Timeout
+	}
+	a, err := f.readFrom(ctx, b, FromOwner, patience, ask)
 	if err == nil {
 		f.former.add(customer, q, a)
 		return a, nil
@@ -70,11 +76,11 @@ func (f *Fallback) Read(
 	if errors.Is(err, actors.ErrForgotten) {
 		f.Forget(customer)
 	}
-	if !Unavailable(err) || ctx.Err() != nil {
+	if !Unavailable(err) || ctx.Err() != nil || maxAge <= 0 && !planted.Bug(planted.AnswerStaleUnasked) {
 		return Answer{}, err
 	}
 	if stored != nil {
-		a, failed := f.readFrom(ctx, f.breakers.of(storeBreaker), FromStore, stored)
+		a, failed := f.readFrom(ctx, f.breakers.of(storeBreaker), FromStore, f.patience(ctx), stored)
 		if failed == nil {
 			f.metrics.stale.WithLabelValues(FromStore.String()).Inc()
 			return a, nil
@@ -84,7 +90,7 @@ func (f *Fallback) Read(
 			return Answer{}, failed
 		}
 	}
-	if a, ok := f.former.get(customer, q, f.config.Now()); ok {
+	if a, ok := f.former.get(customer, q, f.config.Now(), maxAge); ok {
 		f.metrics.stale.WithLabelValues(FromFormer.String()).Inc()
 		return a, nil
 	}
@@ -94,14 +100,15 @@ func (f *Fallback) Read(
 
 // readFrom asks a source, with patience. If others failed to ask it just now, that is an error at once.
 func (f *Fallback) readFrom(
-	ctx context.Context, b *breaker, source Source, ask func(ctx context.Context) (actors.Answer, error),
+	ctx context.Context, b *breaker, source Source, patience time.Duration,
+	ask func(ctx context.Context) (actors.Answer, error),
 ) (Answer, error) {
 	if !b.IsClosed() {
 		f.probe(ctx, b, ask)
 		return Answer{}, fmt.Errorf("%w: %w", actors.ErrUnavailable, ErrOpen)
 	}
 	at := f.config.Now()
-	limited, done := b.limit(ctx, f.patience(ctx))
+	limited, done := b.limit(ctx, patience)
 	defer done()
 	a, err := ask(limited)
 	f.record(ctx, b, err)

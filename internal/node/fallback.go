@@ -70,8 +70,9 @@ func (n *Node) storedHead(ctx context.Context, customer string) (persistence.Hea
 // provisional returns what the policy in force allows for a title.
 func (n *Node) provisional(title string) fallback.Terms {
 	p := n.policy.Kind().Policy()
+	of := p.Title(title)
 	return fallback.Terms{
-		Renewals: p.Provisional().Renewals, For: p.Provisional().For, Until: p.Title(title).AvailableUntil,
+		Renewals: p.Provisional().Renewals, For: p.Provisional().For, Until: of.AvailableUntil, PlayHours: of.PlayHours,
 	}
 }
 

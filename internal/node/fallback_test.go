@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"licensed/internal/node"
 	"licensed/internal/signingkeys"
@@ -48,7 +49,7 @@ func TestFallback(t *testing.T) {
 		t.Fatalf("no node is running: %v, %v", renewed, err)
 	}
 	stored, err := client(g).GetCustomer(t.Context(), connect.NewRequest(&licensedv1.GetCustomerRequest{
-		CustomerId: "Bayley",
+		CustomerId: "Bayley", MaxStaleness: durationpb.New(time.Minute),
 	}))
 	if err != nil || stored.Msg.Stale.GetSource() != licensedv1.StaleSource_STALE_SOURCE_STORE ||
 		stored.Msg.Sequence != acquired.Msg.Sequence || len(stored.Msg.Licenses) != 1 {

@@ -151,6 +151,8 @@ const (
 	RedeemBeyondUnits
 	DateFactsWhenHandedIn
 	AnswerStaleAsCurrent
+	AnswerStaleUnasked
+	HoursAnew
 	RenewAnew
 	ForgetLate
 	AcknowledgeUnsynced
@@ -407,6 +409,14 @@ var Bugs = [count]Info{
 	},
 	AnswerStaleAsCurrent: {
 		Rule: "fallback", Name: "mark a stale answer as current", Check: "gateway.TestStaleAnswers",
+	},
+	AnswerStaleUnasked: {
+		Rule: "fallback", Name: "give a stale answer to a question that does not allow it",
+		Check: "gateway.TestStaleAnswers",
+	},
+	HoursAnew: {
+		Rule: "fallback", Name: "begin the hours after the first playback anew with a provisional renewal",
+		Check: "gateway.TestProvisionalHours",
 	},
 	DateFactsWhenHandedIn: {
 		Rule: "fallback", Name: "date deferred facts by when they are handed in", Check: "gateway.TestDeferredFacts",

@@ -139,6 +139,8 @@ type DeferredCommand struct {
 	GrantedUntilMs int64 `protobuf:"varint,9,opt,name=granted_until_ms,json=grantedUntilMs,proto3" json:"granted_until_ms,omitempty"`
 	// The time of the acquisition of the licence that is meant; with customer, device and title it names the licence.
 	AcquiredAtMs int64 `protobuf:"varint,10,opt,name=acquired_at_ms,json=acquiredAtMs,proto3" json:"acquired_at_ms,omitempty"`
+	// The hours after which the licence ends, from its first playback on, that the client was told; 0 for none.
+	PlayHours uint32 `protobuf:"varint,11,opt,name=play_hours,json=playHours,proto3" json:"play_hours,omitempty"`
 	// Who gave the command to the gateway; absent where callers have no identity. It is handed in for that caller.
 	Caller        *Caller `protobuf:"bytes,40,opt,name=caller,proto3" json:"caller,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -241,6 +243,13 @@ func (x *DeferredCommand) GetGrantedUntilMs() int64 {
 func (x *DeferredCommand) GetAcquiredAtMs() int64 {
 	if x != nil {
 		return x.AcquiredAtMs
+	}
+	return 0
+}
+
+func (x *DeferredCommand) GetPlayHours() uint32 {
+	if x != nil {
+		return x.PlayHours
 	}
 	return 0
 }
@@ -400,7 +409,7 @@ const file_licensed_gateway_v1_fallback_proto_rawDesc = "" +
 	"\x04Unit\x12\x19\n" +
 	"\btitle_id\x18\x01 \x01(\tR\atitleId\x12\x1d\n" +
 	"\n" +
-	"command_id\x18\x02 \x01(\tR\tcommandId\"\x9e\x03\n" +
+	"command_id\x18\x02 \x01(\tR\tcommandId\"\xbd\x03\n" +
 	"\x0fDeferredCommand\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1d\n" +
@@ -415,7 +424,9 @@ const file_licensed_gateway_v1_fallback_proto_rawDesc = "" +
 	"\x0eaccepted_at_ms\x18\b \x01(\x03R\facceptedAtMs\x12(\n" +
 	"\x10granted_until_ms\x18\t \x01(\x03R\x0egrantedUntilMs\x12$\n" +
 	"\x0eacquired_at_ms\x18\n" +
-	" \x01(\x03R\facquiredAtMs\x123\n" +
+	" \x01(\x03R\facquiredAtMs\x12\x1d\n" +
+	"\n" +
+	"play_hours\x18\v \x01(\rR\tplayHours\x123\n" +
 	"\x06caller\x18( \x01(\v2\x1b.licensed.gateway.v1.CallerR\x06caller\"\x88\x01\n" +
 	"\x06Caller\x12\x1c\n" +
 	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x14\n" +

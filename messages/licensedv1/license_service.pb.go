@@ -2573,8 +2573,9 @@ func (x *SelectDevicesResponse) GetDuplicate() bool {
 	return false
 }
 
-// Stale is set in the answer to a question that the owner of the customer could not be asked. Without it an answer is
-// current: it has all that was acknowledged before the question. See docs/design/fallbacks.md.
+// Stale is set in the answer to a question that the owner of the customer could not be asked, if the question allows
+// it by max_staleness. Without it an answer is current: it has all that was acknowledged before the question. See
+// docs/design/fallbacks.md.
 type Stale struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The answer has all that was acknowledged before this time, by the gateway's clock, and possibly later commands.
@@ -3441,7 +3442,10 @@ type ListLicensesRequest struct {
 	// The page size: the largest number of licences to return, up to 1,000; 0 means 1,000.
 	PageSize uint32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// next_page_token of the page before; empty for the first page.
-	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// How old an answer may be if no current one can be had, because the node of the customer cannot be reached. Such an
+	// answer has stale. Absent or 0: only a current answer is wanted, otherwise UNAVAILABLE.
+	MaxStaleness  *durationpb.Duration `protobuf:"bytes,5,opt,name=max_staleness,json=maxStaleness,proto3" json:"max_staleness,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3502,6 +3506,13 @@ func (x *ListLicensesRequest) GetPageToken() string {
 		return x.PageToken
 	}
 	return ""
+}
+
+func (x *ListLicensesRequest) GetMaxStaleness() *durationpb.Duration {
+	if x != nil {
+		return x.MaxStaleness
+	}
+	return nil
 }
 
 type ListLicensesResponse struct {
@@ -3584,8 +3595,9 @@ type ListDownloadsRequest struct {
 	// Only downloads and playbacks at or after this time; without it, those of the last 365 days.
 	Since *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
 	// As in ListLicensesRequest.
-	PageSize      uint32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageSize      uint32               `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string               `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	MaxStaleness  *durationpb.Duration `protobuf:"bytes,6,opt,name=max_staleness,json=maxStaleness,proto3" json:"max_staleness,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3653,6 +3665,13 @@ func (x *ListDownloadsRequest) GetPageToken() string {
 		return x.PageToken
 	}
 	return ""
+}
+
+func (x *ListDownloadsRequest) GetMaxStaleness() *durationpb.Duration {
+	if x != nil {
+		return x.MaxStaleness
+	}
+	return nil
 }
 
 // Download is one download of a title, or one playback that counts like a download.
@@ -3844,8 +3863,9 @@ type ListDevicesRequest struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	CustomerId string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
 	// As in ListLicensesRequest.
-	PageSize      uint32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageSize      uint32               `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string               `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	MaxStaleness  *durationpb.Duration `protobuf:"bytes,4,opt,name=max_staleness,json=maxStaleness,proto3" json:"max_staleness,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3899,6 +3919,13 @@ func (x *ListDevicesRequest) GetPageToken() string {
 		return x.PageToken
 	}
 	return ""
+}
+
+func (x *ListDevicesRequest) GetMaxStaleness() *durationpb.Duration {
+	if x != nil {
+		return x.MaxStaleness
+	}
+	return nil
 }
 
 // Device is a device that has or had downloads.
@@ -4116,8 +4143,10 @@ type GetCustomerRequest struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	CustomerId string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
 	// As in ListLicensesRequest. Devices, licences, titles and studios count together.
-	PageSize      uint32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageSize  uint32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// As in ListLicensesRequest.
+	MaxStaleness  *durationpb.Duration `protobuf:"bytes,4,opt,name=max_staleness,json=maxStaleness,proto3" json:"max_staleness,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4171,6 +4200,13 @@ func (x *GetCustomerRequest) GetPageToken() string {
 		return x.PageToken
 	}
 	return ""
+}
+
+func (x *GetCustomerRequest) GetMaxStaleness() *durationpb.Duration {
+	if x != nil {
+		return x.MaxStaleness
+	}
+	return nil
 }
 
 // CustomerLicense is a licence as of the service's time.
@@ -6136,19 +6172,20 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"customerId\x124\n" +
 	"\texception\x18\x02 \x01(\v2\x16.licensed.v1.ExceptionR\texception\x12\x1a\n" +
 	"\bsequence\x18\x03 \x01(\x04R\bsequence\x12\x1c\n" +
-	"\tduplicate\x18\x04 \x01(\bR\tduplicate\"\x9d\x01\n" +
+	"\tduplicate\x18\x04 \x01(\bR\tduplicate\"\xdd\x01\n" +
 	"\x13ListLicensesRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12)\n" +
 	"\x10include_inactive\x18\x02 \x01(\bR\x0fincludeInactive\x12\x1b\n" +
 	"\tpage_size\x18\x03 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x04 \x01(\tR\tpageToken\"\xb6\x01\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\x12>\n" +
+	"\rmax_staleness\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\fmaxStaleness\"\xb6\x01\n" +
 	"\x14ListLicensesResponse\x120\n" +
 	"\blicenses\x18\x01 \x03(\v2\x14.licensed.v1.LicenseR\blicenses\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12&\n" +
 	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\x12(\n" +
-	"\x05stale\x18\t \x01(\v2\x12.licensed.v1.StaleR\x05stale\"\xc0\x01\n" +
+	"\x05stale\x18\t \x01(\v2\x12.licensed.v1.StaleR\x05stale\"\x80\x02\n" +
 	"\x14ListDownloadsRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x19\n" +
@@ -6156,7 +6193,8 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1b\n" +
 	"\tpage_size\x18\x04 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x05 \x01(\tR\tpageToken\"\x8a\x01\n" +
+	"page_token\x18\x05 \x01(\tR\tpageToken\x12>\n" +
+	"\rmax_staleness\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\fmaxStaleness\"\x8a\x01\n" +
 	"\bDownload\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x19\n" +
@@ -6173,13 +6211,14 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\bsequence\x18\a \x01(\x04R\bsequence\x12&\n" +
 	"\x0fnext_page_token\x18\b \x01(\tR\rnextPageToken\x12(\n" +
 	"\x05stale\x18\x0e \x01(\v2\x12.licensed.v1.StaleR\x05staleB\b\n" +
-	"\x06_limit\"q\n" +
+	"\x06_limit\"\xb1\x01\n" +
 	"\x12ListDevicesRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"\xd8\x02\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\x12>\n" +
+	"\rmax_staleness\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\fmaxStaleness\"\xd8\x02\n" +
 	"\x06Device\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x16\n" +
 	"\x06active\x18\x02 \x01(\bR\x06active\x12'\n" +
@@ -6200,13 +6239,14 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x05stale\x18\f \x01(\v2\x12.licensed.v1.StaleR\x05stale\x126\n" +
 	"\n" +
 	"exceptions\x18\x10 \x03(\v2\x16.licensed.v1.ExceptionR\n" +
-	"exceptions\"q\n" +
+	"exceptions\"\xb1\x01\n" +
 	"\x12GetCustomerRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"\xb9\x01\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\x12>\n" +
+	"\rmax_staleness\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\fmaxStaleness\"\xb9\x01\n" +
 	"\x0fCustomerLicense\x12.\n" +
 	"\alicense\x18\x01 \x01(\v2\x14.licensed.v1.LicenseR\alicense\x122\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x1a.licensed.v1.LicenseStatusR\x06status\x12B\n" +
@@ -6580,123 +6620,127 @@ var file_licensed_v1_license_service_proto_depIdxs = []int32{
 	31,  // 52: licensed.v1.GrantExceptionResponse.exception:type_name -> licensed.v1.Exception
 	62,  // 53: licensed.v1.WithdrawExceptionRequest.issued_at:type_name -> google.protobuf.Timestamp
 	31,  // 54: licensed.v1.WithdrawExceptionResponse.exception:type_name -> licensed.v1.Exception
-	5,   // 55: licensed.v1.ListLicensesResponse.licenses:type_name -> licensed.v1.License
-	30,  // 56: licensed.v1.ListLicensesResponse.stale:type_name -> licensed.v1.Stale
-	62,  // 57: licensed.v1.ListDownloadsRequest.since:type_name -> google.protobuf.Timestamp
-	62,  // 58: licensed.v1.Download.at:type_name -> google.protobuf.Timestamp
-	43,  // 59: licensed.v1.ListDownloadsResponse.downloads:type_name -> licensed.v1.Download
-	62,  // 60: licensed.v1.ListDownloadsResponse.next_allowed_at:type_name -> google.protobuf.Timestamp
-	30,  // 61: licensed.v1.ListDownloadsResponse.stale:type_name -> licensed.v1.Stale
-	62,  // 62: licensed.v1.Device.last_download_at:type_name -> google.protobuf.Timestamp
-	62,  // 63: licensed.v1.Device.activated_at:type_name -> google.protobuf.Timestamp
-	50,  // 64: licensed.v1.Device.licenses:type_name -> licensed.v1.Quota
-	46,  // 65: licensed.v1.ListDevicesResponse.devices:type_name -> licensed.v1.Device
-	62,  // 66: licensed.v1.ListDevicesResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
-	30,  // 67: licensed.v1.ListDevicesResponse.stale:type_name -> licensed.v1.Stale
-	31,  // 68: licensed.v1.ListDevicesResponse.exceptions:type_name -> licensed.v1.Exception
-	5,   // 69: licensed.v1.CustomerLicense.license:type_name -> licensed.v1.License
-	3,   // 70: licensed.v1.CustomerLicense.status:type_name -> licensed.v1.LicenseStatus
-	62,  // 71: licensed.v1.CustomerLicense.first_played_at:type_name -> google.protobuf.Timestamp
-	62,  // 72: licensed.v1.Quota.next_at:type_name -> google.protobuf.Timestamp
-	50,  // 73: licensed.v1.CustomerTitle.yearly:type_name -> licensed.v1.Quota
-	50,  // 74: licensed.v1.CustomerStudio.licenses:type_name -> licensed.v1.Quota
-	62,  // 75: licensed.v1.GetCustomerResponse.as_of:type_name -> google.protobuf.Timestamp
-	62,  // 76: licensed.v1.GetCustomerResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
-	50,  // 77: licensed.v1.GetCustomerResponse.devices_in_use:type_name -> licensed.v1.Quota
-	50,  // 78: licensed.v1.GetCustomerResponse.deactivations:type_name -> licensed.v1.Quota
-	50,  // 79: licensed.v1.GetCustomerResponse.monthly_downloads:type_name -> licensed.v1.Quota
-	62,  // 80: licensed.v1.GetCustomerResponse.grace_until:type_name -> google.protobuf.Timestamp
-	46,  // 81: licensed.v1.GetCustomerResponse.devices:type_name -> licensed.v1.Device
-	49,  // 82: licensed.v1.GetCustomerResponse.licenses:type_name -> licensed.v1.CustomerLicense
-	51,  // 83: licensed.v1.GetCustomerResponse.titles:type_name -> licensed.v1.CustomerTitle
-	52,  // 84: licensed.v1.GetCustomerResponse.studios:type_name -> licensed.v1.CustomerStudio
-	9,   // 85: licensed.v1.GetCustomerResponse.allowances:type_name -> licensed.v1.Allowance
-	30,  // 86: licensed.v1.GetCustomerResponse.stale:type_name -> licensed.v1.Stale
-	31,  // 87: licensed.v1.GetCustomerResponse.exceptions:type_name -> licensed.v1.Exception
-	4,   // 88: licensed.v1.Refusal.rule:type_name -> licensed.v1.Rule
-	62,  // 89: licensed.v1.Refusal.next_allowed_at:type_name -> google.protobuf.Timestamp
-	55,  // 90: licensed.v1.Refusal.violations:type_name -> licensed.v1.RuleViolation
-	4,   // 91: licensed.v1.RuleViolation.rule:type_name -> licensed.v1.Rule
-	62,  // 92: licensed.v1.RuleViolation.next_allowed_at:type_name -> google.protobuf.Timestamp
-	56,  // 93: licensed.v1.RuleViolation.freed_by:type_name -> licensed.v1.Remedy
-	62,  // 94: licensed.v1.RuleViolation.exception_until:type_name -> google.protobuf.Timestamp
-	58,  // 95: licensed.v1.SessionRequest.calls:type_name -> licensed.v1.SessionCall
-	63,  // 96: licensed.v1.SessionCall.timeout:type_name -> google.protobuf.Duration
-	6,   // 97: licensed.v1.SessionCall.acquire_license:type_name -> licensed.v1.AcquireLicenseRequest
-	14,  // 98: licensed.v1.SessionCall.renew_license:type_name -> licensed.v1.RenewLicenseRequest
-	16,  // 99: licensed.v1.SessionCall.release_license:type_name -> licensed.v1.ReleaseLicenseRequest
-	18,  // 100: licensed.v1.SessionCall.record_playback:type_name -> licensed.v1.RecordPlaybackRequest
-	20,  // 101: licensed.v1.SessionCall.deactivate_device:type_name -> licensed.v1.DeactivateDeviceRequest
-	23,  // 102: licensed.v1.SessionCall.change_plan:type_name -> licensed.v1.ChangePlanRequest
-	40,  // 103: licensed.v1.SessionCall.list_licenses:type_name -> licensed.v1.ListLicensesRequest
-	42,  // 104: licensed.v1.SessionCall.list_downloads:type_name -> licensed.v1.ListDownloadsRequest
-	45,  // 105: licensed.v1.SessionCall.list_devices:type_name -> licensed.v1.ListDevicesRequest
-	26,  // 106: licensed.v1.SessionCall.sync_device:type_name -> licensed.v1.SyncDeviceRequest
-	48,  // 107: licensed.v1.SessionCall.get_customer:type_name -> licensed.v1.GetCustomerRequest
-	28,  // 108: licensed.v1.SessionCall.select_devices:type_name -> licensed.v1.SelectDevicesRequest
-	36,  // 109: licensed.v1.SessionCall.grant_exception:type_name -> licensed.v1.GrantExceptionRequest
-	38,  // 110: licensed.v1.SessionCall.withdraw_exception:type_name -> licensed.v1.WithdrawExceptionRequest
-	10,  // 111: licensed.v1.SessionCall.lend_allowance:type_name -> licensed.v1.LendAllowanceRequest
-	12,  // 112: licensed.v1.SessionCall.return_allowance:type_name -> licensed.v1.ReturnAllowanceRequest
-	60,  // 113: licensed.v1.SessionResponse.limits:type_name -> licensed.v1.SessionLimits
-	61,  // 114: licensed.v1.SessionResponse.outcomes:type_name -> licensed.v1.SessionOutcome
-	63,  // 115: licensed.v1.SessionLimits.max_timeout:type_name -> google.protobuf.Duration
-	64,  // 116: licensed.v1.SessionOutcome.error:type_name -> google.rpc.Status
-	7,   // 117: licensed.v1.SessionOutcome.acquire_license:type_name -> licensed.v1.AcquireLicenseResponse
-	15,  // 118: licensed.v1.SessionOutcome.renew_license:type_name -> licensed.v1.RenewLicenseResponse
-	17,  // 119: licensed.v1.SessionOutcome.release_license:type_name -> licensed.v1.ReleaseLicenseResponse
-	19,  // 120: licensed.v1.SessionOutcome.record_playback:type_name -> licensed.v1.RecordPlaybackResponse
-	21,  // 121: licensed.v1.SessionOutcome.deactivate_device:type_name -> licensed.v1.DeactivateDeviceResponse
-	24,  // 122: licensed.v1.SessionOutcome.change_plan:type_name -> licensed.v1.ChangePlanResponse
-	41,  // 123: licensed.v1.SessionOutcome.list_licenses:type_name -> licensed.v1.ListLicensesResponse
-	44,  // 124: licensed.v1.SessionOutcome.list_downloads:type_name -> licensed.v1.ListDownloadsResponse
-	47,  // 125: licensed.v1.SessionOutcome.list_devices:type_name -> licensed.v1.ListDevicesResponse
-	27,  // 126: licensed.v1.SessionOutcome.sync_device:type_name -> licensed.v1.SyncDeviceResponse
-	53,  // 127: licensed.v1.SessionOutcome.get_customer:type_name -> licensed.v1.GetCustomerResponse
-	29,  // 128: licensed.v1.SessionOutcome.select_devices:type_name -> licensed.v1.SelectDevicesResponse
-	37,  // 129: licensed.v1.SessionOutcome.grant_exception:type_name -> licensed.v1.GrantExceptionResponse
-	39,  // 130: licensed.v1.SessionOutcome.withdraw_exception:type_name -> licensed.v1.WithdrawExceptionResponse
-	11,  // 131: licensed.v1.SessionOutcome.lend_allowance:type_name -> licensed.v1.LendAllowanceResponse
-	13,  // 132: licensed.v1.SessionOutcome.return_allowance:type_name -> licensed.v1.ReturnAllowanceResponse
-	6,   // 133: licensed.v1.LicenseService.AcquireLicense:input_type -> licensed.v1.AcquireLicenseRequest
-	14,  // 134: licensed.v1.LicenseService.RenewLicense:input_type -> licensed.v1.RenewLicenseRequest
-	16,  // 135: licensed.v1.LicenseService.ReleaseLicense:input_type -> licensed.v1.ReleaseLicenseRequest
-	18,  // 136: licensed.v1.LicenseService.RecordPlayback:input_type -> licensed.v1.RecordPlaybackRequest
-	20,  // 137: licensed.v1.LicenseService.DeactivateDevice:input_type -> licensed.v1.DeactivateDeviceRequest
-	23,  // 138: licensed.v1.LicenseService.ChangePlan:input_type -> licensed.v1.ChangePlanRequest
-	26,  // 139: licensed.v1.LicenseService.SyncDevice:input_type -> licensed.v1.SyncDeviceRequest
-	28,  // 140: licensed.v1.LicenseService.SelectDevices:input_type -> licensed.v1.SelectDevicesRequest
-	36,  // 141: licensed.v1.LicenseService.GrantException:input_type -> licensed.v1.GrantExceptionRequest
-	38,  // 142: licensed.v1.LicenseService.WithdrawException:input_type -> licensed.v1.WithdrawExceptionRequest
-	10,  // 143: licensed.v1.LicenseService.LendAllowance:input_type -> licensed.v1.LendAllowanceRequest
-	12,  // 144: licensed.v1.LicenseService.ReturnAllowance:input_type -> licensed.v1.ReturnAllowanceRequest
-	40,  // 145: licensed.v1.LicenseService.ListLicenses:input_type -> licensed.v1.ListLicensesRequest
-	42,  // 146: licensed.v1.LicenseService.ListDownloads:input_type -> licensed.v1.ListDownloadsRequest
-	45,  // 147: licensed.v1.LicenseService.ListDevices:input_type -> licensed.v1.ListDevicesRequest
-	48,  // 148: licensed.v1.LicenseService.GetCustomer:input_type -> licensed.v1.GetCustomerRequest
-	57,  // 149: licensed.v1.LicenseService.Session:input_type -> licensed.v1.SessionRequest
-	7,   // 150: licensed.v1.LicenseService.AcquireLicense:output_type -> licensed.v1.AcquireLicenseResponse
-	15,  // 151: licensed.v1.LicenseService.RenewLicense:output_type -> licensed.v1.RenewLicenseResponse
-	17,  // 152: licensed.v1.LicenseService.ReleaseLicense:output_type -> licensed.v1.ReleaseLicenseResponse
-	19,  // 153: licensed.v1.LicenseService.RecordPlayback:output_type -> licensed.v1.RecordPlaybackResponse
-	21,  // 154: licensed.v1.LicenseService.DeactivateDevice:output_type -> licensed.v1.DeactivateDeviceResponse
-	24,  // 155: licensed.v1.LicenseService.ChangePlan:output_type -> licensed.v1.ChangePlanResponse
-	27,  // 156: licensed.v1.LicenseService.SyncDevice:output_type -> licensed.v1.SyncDeviceResponse
-	29,  // 157: licensed.v1.LicenseService.SelectDevices:output_type -> licensed.v1.SelectDevicesResponse
-	37,  // 158: licensed.v1.LicenseService.GrantException:output_type -> licensed.v1.GrantExceptionResponse
-	39,  // 159: licensed.v1.LicenseService.WithdrawException:output_type -> licensed.v1.WithdrawExceptionResponse
-	11,  // 160: licensed.v1.LicenseService.LendAllowance:output_type -> licensed.v1.LendAllowanceResponse
-	13,  // 161: licensed.v1.LicenseService.ReturnAllowance:output_type -> licensed.v1.ReturnAllowanceResponse
-	41,  // 162: licensed.v1.LicenseService.ListLicenses:output_type -> licensed.v1.ListLicensesResponse
-	44,  // 163: licensed.v1.LicenseService.ListDownloads:output_type -> licensed.v1.ListDownloadsResponse
-	47,  // 164: licensed.v1.LicenseService.ListDevices:output_type -> licensed.v1.ListDevicesResponse
-	53,  // 165: licensed.v1.LicenseService.GetCustomer:output_type -> licensed.v1.GetCustomerResponse
-	59,  // 166: licensed.v1.LicenseService.Session:output_type -> licensed.v1.SessionResponse
-	150, // [150:167] is the sub-list for method output_type
-	133, // [133:150] is the sub-list for method input_type
-	133, // [133:133] is the sub-list for extension type_name
-	133, // [133:133] is the sub-list for extension extendee
-	0,   // [0:133] is the sub-list for field type_name
+	63,  // 55: licensed.v1.ListLicensesRequest.max_staleness:type_name -> google.protobuf.Duration
+	5,   // 56: licensed.v1.ListLicensesResponse.licenses:type_name -> licensed.v1.License
+	30,  // 57: licensed.v1.ListLicensesResponse.stale:type_name -> licensed.v1.Stale
+	62,  // 58: licensed.v1.ListDownloadsRequest.since:type_name -> google.protobuf.Timestamp
+	63,  // 59: licensed.v1.ListDownloadsRequest.max_staleness:type_name -> google.protobuf.Duration
+	62,  // 60: licensed.v1.Download.at:type_name -> google.protobuf.Timestamp
+	43,  // 61: licensed.v1.ListDownloadsResponse.downloads:type_name -> licensed.v1.Download
+	62,  // 62: licensed.v1.ListDownloadsResponse.next_allowed_at:type_name -> google.protobuf.Timestamp
+	30,  // 63: licensed.v1.ListDownloadsResponse.stale:type_name -> licensed.v1.Stale
+	63,  // 64: licensed.v1.ListDevicesRequest.max_staleness:type_name -> google.protobuf.Duration
+	62,  // 65: licensed.v1.Device.last_download_at:type_name -> google.protobuf.Timestamp
+	62,  // 66: licensed.v1.Device.activated_at:type_name -> google.protobuf.Timestamp
+	50,  // 67: licensed.v1.Device.licenses:type_name -> licensed.v1.Quota
+	46,  // 68: licensed.v1.ListDevicesResponse.devices:type_name -> licensed.v1.Device
+	62,  // 69: licensed.v1.ListDevicesResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
+	30,  // 70: licensed.v1.ListDevicesResponse.stale:type_name -> licensed.v1.Stale
+	31,  // 71: licensed.v1.ListDevicesResponse.exceptions:type_name -> licensed.v1.Exception
+	63,  // 72: licensed.v1.GetCustomerRequest.max_staleness:type_name -> google.protobuf.Duration
+	5,   // 73: licensed.v1.CustomerLicense.license:type_name -> licensed.v1.License
+	3,   // 74: licensed.v1.CustomerLicense.status:type_name -> licensed.v1.LicenseStatus
+	62,  // 75: licensed.v1.CustomerLicense.first_played_at:type_name -> google.protobuf.Timestamp
+	62,  // 76: licensed.v1.Quota.next_at:type_name -> google.protobuf.Timestamp
+	50,  // 77: licensed.v1.CustomerTitle.yearly:type_name -> licensed.v1.Quota
+	50,  // 78: licensed.v1.CustomerStudio.licenses:type_name -> licensed.v1.Quota
+	62,  // 79: licensed.v1.GetCustomerResponse.as_of:type_name -> google.protobuf.Timestamp
+	62,  // 80: licensed.v1.GetCustomerResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
+	50,  // 81: licensed.v1.GetCustomerResponse.devices_in_use:type_name -> licensed.v1.Quota
+	50,  // 82: licensed.v1.GetCustomerResponse.deactivations:type_name -> licensed.v1.Quota
+	50,  // 83: licensed.v1.GetCustomerResponse.monthly_downloads:type_name -> licensed.v1.Quota
+	62,  // 84: licensed.v1.GetCustomerResponse.grace_until:type_name -> google.protobuf.Timestamp
+	46,  // 85: licensed.v1.GetCustomerResponse.devices:type_name -> licensed.v1.Device
+	49,  // 86: licensed.v1.GetCustomerResponse.licenses:type_name -> licensed.v1.CustomerLicense
+	51,  // 87: licensed.v1.GetCustomerResponse.titles:type_name -> licensed.v1.CustomerTitle
+	52,  // 88: licensed.v1.GetCustomerResponse.studios:type_name -> licensed.v1.CustomerStudio
+	9,   // 89: licensed.v1.GetCustomerResponse.allowances:type_name -> licensed.v1.Allowance
+	30,  // 90: licensed.v1.GetCustomerResponse.stale:type_name -> licensed.v1.Stale
+	31,  // 91: licensed.v1.GetCustomerResponse.exceptions:type_name -> licensed.v1.Exception
+	4,   // 92: licensed.v1.Refusal.rule:type_name -> licensed.v1.Rule
+	62,  // 93: licensed.v1.Refusal.next_allowed_at:type_name -> google.protobuf.Timestamp
+	55,  // 94: licensed.v1.Refusal.violations:type_name -> licensed.v1.RuleViolation
+	4,   // 95: licensed.v1.RuleViolation.rule:type_name -> licensed.v1.Rule
+	62,  // 96: licensed.v1.RuleViolation.next_allowed_at:type_name -> google.protobuf.Timestamp
+	56,  // 97: licensed.v1.RuleViolation.freed_by:type_name -> licensed.v1.Remedy
+	62,  // 98: licensed.v1.RuleViolation.exception_until:type_name -> google.protobuf.Timestamp
+	58,  // 99: licensed.v1.SessionRequest.calls:type_name -> licensed.v1.SessionCall
+	63,  // 100: licensed.v1.SessionCall.timeout:type_name -> google.protobuf.Duration
+	6,   // 101: licensed.v1.SessionCall.acquire_license:type_name -> licensed.v1.AcquireLicenseRequest
+	14,  // 102: licensed.v1.SessionCall.renew_license:type_name -> licensed.v1.RenewLicenseRequest
+	16,  // 103: licensed.v1.SessionCall.release_license:type_name -> licensed.v1.ReleaseLicenseRequest
+	18,  // 104: licensed.v1.SessionCall.record_playback:type_name -> licensed.v1.RecordPlaybackRequest
+	20,  // 105: licensed.v1.SessionCall.deactivate_device:type_name -> licensed.v1.DeactivateDeviceRequest
+	23,  // 106: licensed.v1.SessionCall.change_plan:type_name -> licensed.v1.ChangePlanRequest
+	40,  // 107: licensed.v1.SessionCall.list_licenses:type_name -> licensed.v1.ListLicensesRequest
+	42,  // 108: licensed.v1.SessionCall.list_downloads:type_name -> licensed.v1.ListDownloadsRequest
+	45,  // 109: licensed.v1.SessionCall.list_devices:type_name -> licensed.v1.ListDevicesRequest
+	26,  // 110: licensed.v1.SessionCall.sync_device:type_name -> licensed.v1.SyncDeviceRequest
+	48,  // 111: licensed.v1.SessionCall.get_customer:type_name -> licensed.v1.GetCustomerRequest
+	28,  // 112: licensed.v1.SessionCall.select_devices:type_name -> licensed.v1.SelectDevicesRequest
+	36,  // 113: licensed.v1.SessionCall.grant_exception:type_name -> licensed.v1.GrantExceptionRequest
+	38,  // 114: licensed.v1.SessionCall.withdraw_exception:type_name -> licensed.v1.WithdrawExceptionRequest
+	10,  // 115: licensed.v1.SessionCall.lend_allowance:type_name -> licensed.v1.LendAllowanceRequest
+	12,  // 116: licensed.v1.SessionCall.return_allowance:type_name -> licensed.v1.ReturnAllowanceRequest
+	60,  // 117: licensed.v1.SessionResponse.limits:type_name -> licensed.v1.SessionLimits
+	61,  // 118: licensed.v1.SessionResponse.outcomes:type_name -> licensed.v1.SessionOutcome
+	63,  // 119: licensed.v1.SessionLimits.max_timeout:type_name -> google.protobuf.Duration
+	64,  // 120: licensed.v1.SessionOutcome.error:type_name -> google.rpc.Status
+	7,   // 121: licensed.v1.SessionOutcome.acquire_license:type_name -> licensed.v1.AcquireLicenseResponse
+	15,  // 122: licensed.v1.SessionOutcome.renew_license:type_name -> licensed.v1.RenewLicenseResponse
+	17,  // 123: licensed.v1.SessionOutcome.release_license:type_name -> licensed.v1.ReleaseLicenseResponse
+	19,  // 124: licensed.v1.SessionOutcome.record_playback:type_name -> licensed.v1.RecordPlaybackResponse
+	21,  // 125: licensed.v1.SessionOutcome.deactivate_device:type_name -> licensed.v1.DeactivateDeviceResponse
+	24,  // 126: licensed.v1.SessionOutcome.change_plan:type_name -> licensed.v1.ChangePlanResponse
+	41,  // 127: licensed.v1.SessionOutcome.list_licenses:type_name -> licensed.v1.ListLicensesResponse
+	44,  // 128: licensed.v1.SessionOutcome.list_downloads:type_name -> licensed.v1.ListDownloadsResponse
+	47,  // 129: licensed.v1.SessionOutcome.list_devices:type_name -> licensed.v1.ListDevicesResponse
+	27,  // 130: licensed.v1.SessionOutcome.sync_device:type_name -> licensed.v1.SyncDeviceResponse
+	53,  // 131: licensed.v1.SessionOutcome.get_customer:type_name -> licensed.v1.GetCustomerResponse
+	29,  // 132: licensed.v1.SessionOutcome.select_devices:type_name -> licensed.v1.SelectDevicesResponse
+	37,  // 133: licensed.v1.SessionOutcome.grant_exception:type_name -> licensed.v1.GrantExceptionResponse
+	39,  // 134: licensed.v1.SessionOutcome.withdraw_exception:type_name -> licensed.v1.WithdrawExceptionResponse
+	11,  // 135: licensed.v1.SessionOutcome.lend_allowance:type_name -> licensed.v1.LendAllowanceResponse
+	13,  // 136: licensed.v1.SessionOutcome.return_allowance:type_name -> licensed.v1.ReturnAllowanceResponse
+	6,   // 137: licensed.v1.LicenseService.AcquireLicense:input_type -> licensed.v1.AcquireLicenseRequest
+	14,  // 138: licensed.v1.LicenseService.RenewLicense:input_type -> licensed.v1.RenewLicenseRequest
+	16,  // 139: licensed.v1.LicenseService.ReleaseLicense:input_type -> licensed.v1.ReleaseLicenseRequest
+	18,  // 140: licensed.v1.LicenseService.RecordPlayback:input_type -> licensed.v1.RecordPlaybackRequest
+	20,  // 141: licensed.v1.LicenseService.DeactivateDevice:input_type -> licensed.v1.DeactivateDeviceRequest
+	23,  // 142: licensed.v1.LicenseService.ChangePlan:input_type -> licensed.v1.ChangePlanRequest
+	26,  // 143: licensed.v1.LicenseService.SyncDevice:input_type -> licensed.v1.SyncDeviceRequest
+	28,  // 144: licensed.v1.LicenseService.SelectDevices:input_type -> licensed.v1.SelectDevicesRequest
+	36,  // 145: licensed.v1.LicenseService.GrantException:input_type -> licensed.v1.GrantExceptionRequest
+	38,  // 146: licensed.v1.LicenseService.WithdrawException:input_type -> licensed.v1.WithdrawExceptionRequest
+	10,  // 147: licensed.v1.LicenseService.LendAllowance:input_type -> licensed.v1.LendAllowanceRequest
+	12,  // 148: licensed.v1.LicenseService.ReturnAllowance:input_type -> licensed.v1.ReturnAllowanceRequest
+	40,  // 149: licensed.v1.LicenseService.ListLicenses:input_type -> licensed.v1.ListLicensesRequest
+	42,  // 150: licensed.v1.LicenseService.ListDownloads:input_type -> licensed.v1.ListDownloadsRequest
+	45,  // 151: licensed.v1.LicenseService.ListDevices:input_type -> licensed.v1.ListDevicesRequest
+	48,  // 152: licensed.v1.LicenseService.GetCustomer:input_type -> licensed.v1.GetCustomerRequest
+	57,  // 153: licensed.v1.LicenseService.Session:input_type -> licensed.v1.SessionRequest
+	7,   // 154: licensed.v1.LicenseService.AcquireLicense:output_type -> licensed.v1.AcquireLicenseResponse
+	15,  // 155: licensed.v1.LicenseService.RenewLicense:output_type -> licensed.v1.RenewLicenseResponse
+	17,  // 156: licensed.v1.LicenseService.ReleaseLicense:output_type -> licensed.v1.ReleaseLicenseResponse
+	19,  // 157: licensed.v1.LicenseService.RecordPlayback:output_type -> licensed.v1.RecordPlaybackResponse
+	21,  // 158: licensed.v1.LicenseService.DeactivateDevice:output_type -> licensed.v1.DeactivateDeviceResponse
+	24,  // 159: licensed.v1.LicenseService.ChangePlan:output_type -> licensed.v1.ChangePlanResponse
+	27,  // 160: licensed.v1.LicenseService.SyncDevice:output_type -> licensed.v1.SyncDeviceResponse
+	29,  // 161: licensed.v1.LicenseService.SelectDevices:output_type -> licensed.v1.SelectDevicesResponse
+	37,  // 162: licensed.v1.LicenseService.GrantException:output_type -> licensed.v1.GrantExceptionResponse
+	39,  // 163: licensed.v1.LicenseService.WithdrawException:output_type -> licensed.v1.WithdrawExceptionResponse
+	11,  // 164: licensed.v1.LicenseService.LendAllowance:output_type -> licensed.v1.LendAllowanceResponse
+	13,  // 165: licensed.v1.LicenseService.ReturnAllowance:output_type -> licensed.v1.ReturnAllowanceResponse
+	41,  // 166: licensed.v1.LicenseService.ListLicenses:output_type -> licensed.v1.ListLicensesResponse
+	44,  // 167: licensed.v1.LicenseService.ListDownloads:output_type -> licensed.v1.ListDownloadsResponse
+	47,  // 168: licensed.v1.LicenseService.ListDevices:output_type -> licensed.v1.ListDevicesResponse
+	53,  // 169: licensed.v1.LicenseService.GetCustomer:output_type -> licensed.v1.GetCustomerResponse
+	59,  // 170: licensed.v1.LicenseService.Session:output_type -> licensed.v1.SessionResponse
+	154, // [154:171] is the sub-list for method output_type
+	137, // [137:154] is the sub-list for method input_type
+	137, // [137:137] is the sub-list for extension type_name
+	137, // [137:137] is the sub-list for extension extendee
+	0,   // [0:137] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_license_service_proto_init() }

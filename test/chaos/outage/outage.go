@@ -16,6 +16,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/messages/licensedv1"
@@ -479,7 +480,9 @@ func (r *run) once(
 		})
 		return answer{sequence: res.GetSequence()}, err
 	}
-	res, err := g.GetCustomer(ctx, &licensedv1.GetCustomerRequest{CustomerId: who})
+	res, err := g.GetCustomer(ctx, &licensedv1.GetCustomerRequest{
+		CustomerId: who, MaxStaleness: durationpb.New(time.Hour),
+	})
 	return answer{sequence: res.GetSequence(), source: res.GetStale().GetSource()}, err
 }
 
