@@ -404,7 +404,7 @@ func TestDeferredFacts(t *testing.T) {
 }
 
 // TestStaleAnswers: while the owner cannot be reached, questions that allow it are answered from the store, and without
-// a store as before; each such answer is marked, and has all that was acknowledged before its time. Others get no answer.
+// a store as before; each such answer is marked, and has all that was acknowledged before its time. Others get none.
 func TestStaleAnswers(t *testing.T) {
 	d := &distant{domain: newDomain(t)}
 	g := d.startFallback()
