@@ -686,6 +686,38 @@ func TestTryAt(t *testing.T) {
 	}); res.PlanId != "one" || res.DeviceLimit != 1 {
 		t.Errorf("plan: %v", res)
 	}
+	// After exceptions, of which one may be refused.
+	grant := func(l *licensedv1.OtherLimit, until time.Time) *licensedv1.Command {
+		g := &licensedv1.GrantException{
+			Reason: "tried", UntilMs: until.UnixMilli(), Kind: &licensedv1.GrantException_Limit{Limit: l},
+		}
+		return &licensedv1.Command{Command: &licensedv1.Command_GrantException{GrantException: g}}
+	}
+	more := &licensedv1.OtherLimit{
+		Kind: licensedv1.LimitKind_LIMIT_KIND_STUDIO, StudioId: "any", Limit: proto.Uint32(9),
+	}
+	first := &licensedv1.TryAtRequest{
+		CustomerId: "Bayley", Command: acquires("tv", "a"), At: &licensedv1.TryAtRequest_Sequence{Sequence: 14},
+		First: []*licensedv1.Command{grant(more, noon.AddDate(10, 0, 0))},
+	}
+	after, err := h.TryAt(t.Context(), connect.NewRequest(first))
+	if err != nil || after.Msg.License == nil || after.Msg.RefusedFirst != 0 ||
+		after.Msg.Events[0].Sequence != 16 || after.Msg.Events[0].Event != "DeviceActivated" {
+		t.Errorf("after an exception: %v, %v", after, err)
+	}
+	first.First = append(first.First, grant(more, time.UnixMilli(1)))
+	after, err = h.TryAt(t.Context(), connect.NewRequest(first))
+	if err != nil || after.Msg.Refusal.GetRule() != licensedv1.Rule_RULE_DATE_PASSED || after.Msg.RefusedFirst != 2 {
+		t.Errorf("after an exception that would be refused: %v, %v", after, err)
+	}
+	first.First = []*licensedv1.Command{{}}
+	if _, err = h.TryAt(t.Context(), connect.NewRequest(first)); !strings.Contains(fmt.Sprint(err), "first[0]") {
+		t.Errorf("after no command: %v", err)
+	}
+	first.First = slices.Repeat([]*licensedv1.Command{acquires("tv", "a")}, 11)
+	if _, err = h.TryAt(t.Context(), connect.NewRequest(first)); connect.CodeOf(err) != connect.CodeInvalidArgument {
+		t.Errorf("after 11 commands: %v", err)
+	}
 	// A licence acquired at the end of time would expire after it.
 	late := &licensedv1.TryAtRequest{
 		CustomerId: "Bayley",

@@ -336,7 +336,13 @@ func (s *historyService) TryAt(
 	}
 	p := pointOf(&v, sequence, r.Msg.GetTime())
 	p.known = p.time // A command is tried on what was known.
-	checkCommand(&v, r.Msg.Command)
+	checkCommand(&v, "command", r.Msg.Command)
+	if n := len(r.Msg.First); n > maxFirst {
+		v.add("first", fmt.Sprintf("has %d entries, want at most %d", n, maxFirst))
+	}
+	for i, c := range r.Msg.First {
+		checkCommand(&v, fmt.Sprintf("first[%d]", i), c)
+	}
 	if err := invalid(v); err != nil {
 		return nil, err
 	}
@@ -344,9 +350,21 @@ func (s *historyService) TryAt(
 	if err != nil {
 		return nil, err
 	}
-	// Decide changes nothing in the replay: its events are not applied.
-	decision := at.Aggregate().Decide(at.asOf, r.Msg.Command)
-	o, err := license.DecodeOutcome(r.Msg.CustomerId, r.Msg.Command, at.asOf, s.config.Kind.Outcome(decision.Events))
+	command, before, refusedFirst := r.Msg.Command, at.Sequence(), 0
+	for i, first := range r.Msg.First {
+		d := at.Aggregate().Decide(at.asOf, first)
+		if d.Refused {
+			command, refusedFirst = first, i+1
+			break
+		}
+		for _, e := range d.Events {
+			e.Time = at.asOf
+			at.Aggregate().Evolve(e)
+		}
+		before += uint64(len(d.Events))
+	}
+	decision := at.Aggregate().Decide(at.asOf, command)
+	o, err := license.DecodeOutcome(r.Msg.CustomerId, command, at.asOf, s.config.Kind.Outcome(decision.Events))
 	if err != nil {
 		return nil, s.failed(ctx, r.Msg.CustomerId, err, false)
 	}
@@ -360,10 +378,11 @@ func (s *historyService) TryAt(
 		StayingDeviceIds: o.StayingDevices,
 		Exception:        o.Exception,
 		Moment:           at.moment,
+		RefusedFirst:     uint32(refusedFirst),
 	}
 	for i := range decision.Events {
 		e := historyEvent(&persistence.HistoryItem{Record: persistence.Record{
-			Sequence: at.Sequence() + uint64(i) + 1, Index: uint32(i), Count: uint32(len(decision.Events)),
+			Sequence: before + uint64(i) + 1, Index: uint32(i), Count: uint32(len(decision.Events)),
 			AggregateID: decision.Events[i].AggregateID,
 			Order:       decision.Events[i].Order,
 			Time:        at.asOf,
@@ -378,33 +397,36 @@ func (s *historyService) TryAt(
 		"list the licences that it concerns by page with ListLicenses")
 }
 
-// checkCommand checks the ids in a command.
-func checkCommand(v *violations, c *licensedv1.Command) {
+// maxFirst is the number of commands that are tried before another one.
+const maxFirst = 10
+
+// checkCommand checks the ids in a command of a field.
+func checkCommand(v *violations, field string, c *licensedv1.Command) {
 	switch c := c.GetCommand().(type) {
 	case *licensedv1.Command_AcquireLicense:
-		v.titled("command.acquire_license.", c.AcquireLicense)
+		v.titled(field+".acquire_license.", c.AcquireLicense)
 	case *licensedv1.Command_RenewLicense:
-		v.titled("command.renew_license.", c.RenewLicense)
+		v.titled(field+".renew_license.", c.RenewLicense)
 	case *licensedv1.Command_ReleaseLicense:
-		v.titled("command.release_license.", c.ReleaseLicense)
+		v.titled(field+".release_license.", c.ReleaseLicense)
 	case *licensedv1.Command_RecordPlayback:
-		v.titled("command.record_playback.", c.RecordPlayback)
+		v.titled(field+".record_playback.", c.RecordPlayback)
 	case *licensedv1.Command_DeactivateDevice:
-		v.id("command.deactivate_device.device_id", c.DeactivateDevice.GetDeviceId())
+		v.id(field+".deactivate_device.device_id", c.DeactivateDevice.GetDeviceId())
 	case *licensedv1.Command_ChangePlan:
-		v.id("command.change_plan.plan_id", c.ChangePlan.GetPlanId())
+		v.id(field+".change_plan.plan_id", c.ChangePlan.GetPlanId())
 	case *licensedv1.Command_SyncDevice:
 		if err := license.CheckCommand("", true, &licensedv1.Command{Command: c}); err != nil {
-			v.add("command.sync_device", err.Error())
+			v.add(field+".sync_device", err.Error())
 		}
 	case *licensedv1.Command_SelectDevices:
-		v.deviceIDs("command.select_devices.device_ids", c.SelectDevices.GetDeviceIds())
+		v.deviceIDs(field+".select_devices.device_ids", c.SelectDevices.GetDeviceIds())
 	case *licensedv1.Command_GrantException:
-		v.exception("command.grant_exception", license.CheckGrant(c.GrantException))
+		v.exception(field+".grant_exception", license.CheckGrant(c.GrantException))
 	case *licensedv1.Command_WithdrawException:
-		v.exception("command.withdraw_exception", license.CheckWithdraw(c.WithdrawException))
+		v.exception(field+".withdraw_exception", license.CheckWithdraw(c.WithdrawException))
 	default:
-		v.add("command", "is required")
+		v.add(field, "is required")
 	}
 }
 

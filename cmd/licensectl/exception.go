@@ -47,7 +47,15 @@ func (p *program) grantCommand() *cobra.Command {
 		Annotations: map[string]string{textOnly: "; use one of its verbs"},
 		RunE:        func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(
+	for _, v := range p.grantVerbs() {
+		c.AddCommand(p.grant(v))
+	}
+	return c
+}
+
+// grantVerbs returns the verbs of grant.
+func (p *program) grantVerbs() []grantVerb {
+	return []grantVerb{
 		p.grantLimit("devices", "5", "devices for the present plan", licensedv1.LimitKind_LIMIT_KIND_DEVICES),
 		p.grantLimit("titles", "50", "titles on each device for the present plan",
 			licensedv1.LimitKind_LIMIT_KIND_DEVICE_TITLES),
@@ -55,8 +63,8 @@ func (p *program) grantCommand() *cobra.Command {
 			licensedv1.LimitKind_LIMIT_KIND_MONTHLY),
 		p.grantLimit("removals", "unlimited", "removals in 365 days", licensedv1.LimitKind_LIMIT_KIND_REMOVALS),
 		p.grantStudio(), p.grantYearly(), p.grantRemoval(),
-		p.grantUse("download", "download"), p.grantUse("play", "counted playback"), p.grantMerge())
-	return c
+		p.grantUse("download", "download"), p.grantUse("play", "counted playback"), p.grantMerge(),
+	}
 }
 
 // grantVerb is a verb that grants one kind of exception.
@@ -132,9 +140,9 @@ func (f *limitFlags) set(r *licensedv1.GrantExceptionRequest, number string, l *
 	return nil
 }
 
-func (p *program) grantStudio() *cobra.Command {
+func (p *program) grantStudio() grantVerb {
 	f := &limitFlags{until: timeFlag{p: p}}
-	return p.grant(grantVerb{
+	return grantVerb{
 		use: "studio CUSTOMER STUDIO N", short: "Set another number of active licences of a studio, until a date",
 		example: "studio Bayley netflix 5 --until 2026-06-01", args: []string{"CUSTOMER", "STUDIO", "N"}, flags: f.bind,
 		set: func(r *licensedv1.GrantExceptionRequest, args []string) error {
@@ -142,13 +150,13 @@ func (p *program) grantStudio() *cobra.Command {
 				Kind: licensedv1.LimitKind_LIMIT_KIND_STUDIO, StudioId: args[1],
 			})
 		},
-	})
+	}
 }
 
-func (p *program) grantYearly() *cobra.Command {
+func (p *program) grantYearly() grantVerb {
 	f := &limitFlags{until: timeFlag{p: p}}
 	var title, studio string
-	return p.grant(grantVerb{
+	return grantVerb{
 		use: "yearly CUSTOMER N", short: "Set another yearly limit of titles, until a date",
 		example: "yearly Bayley 5 --title GlowS01E01 --until 2026-06-01", args: []string{"CUSTOMER", "N"},
 		flags: func(c *cobra.Command) {
@@ -161,24 +169,24 @@ func (p *program) grantYearly() *cobra.Command {
 				Kind: licensedv1.LimitKind_LIMIT_KIND_YEARLY, TitleId: title, StudioId: studio,
 			})
 		},
-	})
+	}
 }
 
 // grantLimit returns the verb that sets another limit of a kind that needs no more than a number.
-func (p *program) grantLimit(name, number, what string, kind licensedv1.LimitKind) *cobra.Command {
+func (p *program) grantLimit(name, number, what string, kind licensedv1.LimitKind) grantVerb {
 	f := &limitFlags{until: timeFlag{p: p}}
-	return p.grant(grantVerb{
+	return grantVerb{
 		use: name + " CUSTOMER N", short: "Set another number of " + what + ", until a date",
 		example: name + " Bayley " + number + " --until 2026-06-01", args: []string{"CUSTOMER", "N"}, flags: f.bind,
 		set: func(r *licensedv1.GrantExceptionRequest, args []string) error {
 			return f.set(r, args[1], &licensedv1.OtherLimit{Kind: kind})
 		},
-	})
+	}
 }
 
-func (p *program) grantRemoval() *cobra.Command {
+func (p *program) grantRemoval() grantVerb {
 	at := timeFlag{p: p}
-	return p.grant(grantVerb{
+	return grantVerb{
 		use: "removal CUSTOMER", short: "Forgive the removal of a device", example: "removal Bayley",
 		args: []string{"CUSTOMER"},
 		flags: func(c *cobra.Command) {
@@ -190,13 +198,13 @@ func (p *program) grantRemoval() *cobra.Command {
 			}
 			return nil
 		},
-	})
+	}
 }
 
-func (p *program) grantUse(name, what string) *cobra.Command {
+func (p *program) grantUse(name, what string) grantVerb {
 	at := timeFlag{p: p}
 	var device string
-	return p.grant(grantVerb{
+	return grantVerb{
 		use: name + " CUSTOMER TITLE", short: "Forgive a " + what + " of a title", example: name + " Bayley GlowS01E01",
 		args: []string{"CUSTOMER", "TITLE"},
 		flags: func(c *cobra.Command) {
@@ -209,11 +217,11 @@ func (p *program) grantUse(name, what string) *cobra.Command {
 			}}
 			return nil
 		},
-	})
+	}
 }
 
-func (p *program) grantMerge() *cobra.Command {
-	return p.grant(grantVerb{
+func (p *program) grantMerge() grantVerb {
+	return grantVerb{
 		use: "merge CUSTOMER DEVICE NEW-DEVICE", short: "Move all of a device to the id of its new installation",
 		example: "merge Bayley old-iphone new-iphone", args: []string{"CUSTOMER", "DEVICE", "NEW-DEVICE"},
 		set: func(r *licensedv1.GrantExceptionRequest, args []string) error {
@@ -222,7 +230,7 @@ func (p *program) grantMerge() *cobra.Command {
 			}
 			return nil
 		},
-	})
+	}
 }
 
 // withdrawCommand returns the verb for LicenseService.WithdrawException.

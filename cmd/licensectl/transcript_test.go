@@ -175,7 +175,10 @@ func (s *session) setClock(to string) string {
 
 // run runs one command line as the program would.
 func (s *session) run(line string) string {
-	args := strings.Fields(strings.NewReplacer("$DIR", s.dir, "$DATA", s.config.Data).Replace(line))
+	args := quoted.FindAllString(strings.NewReplacer("$DIR", s.dir, "$DATA", s.config.Data).Replace(line), -1)
+	for i := range args {
+		args[i] = strings.Trim(args[i], `"`)
+	}
 	if len(args) == 0 || args[0] != "licensectl" {
 		s.t.Fatalf("not a command line: %s", line)
 	}
@@ -197,6 +200,7 @@ func (s *session) run(line string) string {
 }
 
 var (
+	quoted    = regexp.MustCompile(`"[^"]*"|\S+`) // words of a command line
 	someUUID  = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
 	somePort  = regexp.MustCompile(`127\.0\.0\.1:\d{4,5}`)
 	someSize  = regexp.MustCompile(`[\d.]+ ([KM]i)?B\b`)

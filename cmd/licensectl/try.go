@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -17,15 +18,18 @@ import (
 func (p *program) tryCommand() *cobra.Command {
 	var at string
 	var newDownload bool
+	var with []string
 	c := &cobra.Command{
 		Use:   "try CUSTOMER [--at MOMENT] VERB ARGUMENTS",
 		Short: "Show what a command would return at a moment; record nothing",
 		Long: `try replays a customer's history up to a moment and shows what a command would return there, under
 the policy in force now. Nothing is recorded. Verbs and arguments are those of acquire, renew,
-release, play, deactivate, plan and select. The exit code is 3 if the command would be refused.`,
+release, play, deactivate, plan and select. --with shows what it would return after an exception,
+with the words of exception grant or withdraw. The exit code is 3 if the command would be refused.`,
 		Example: "  licensectl try Bayley acquire ipad GlowS01E02\n" +
 			"  licensectl try Bayley --at 12 renew iphone GlowS01E01\n" +
-			"  licensectl try Bayley --at 2026-06-01 deactivate iphone",
+			"  licensectl try Bayley --at 2026-06-01 deactivate iphone\n" +
+			"  licensectl try Bayley --with \"devices 3 --until 2026-06-01\" acquire ipad GlowS01E02",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) < 2 {
 				return usagef("%s is missing (see %s --help)", []string{"CUSTOMER", "VERB"}[len(args)], c.CommandPath())
@@ -35,6 +39,8 @@ release, play, deactivate, plan and select. The exit code is 3 if the command wo
 	}
 	c.Flags().StringVar(&at, "at", "now", "`MOMENT` to look at: the number of an event, or a time")
 	c.Flags().BoolVar(&newDownload, "new-download", false, "with acquire: record another download of an active licence")
+	c.Flags().StringArrayVar(&with, "with", nil,
+		"`EXCEPTION` that is granted first, \"devices 3 --until TIME\", or ended, \"withdraw 3\"; may be repeated")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		m, err := p.parseMoment("--at", at)
 		if err != nil {
@@ -44,7 +50,15 @@ release, play, deactivate, plan and select. The exit code is 3 if the command wo
 		if err != nil {
 			return err
 		}
-		return p.try(c.Context(), args[0], m, command)
+		r := &licensedv1.TryAtRequest{CustomerId: args[0], Command: command}
+		for _, text := range with {
+			first, err := p.parseWith(text)
+			if err != nil {
+				return err
+			}
+			r.First = append(r.First, first)
+		}
+		return p.try(c.Context(), m, r)
 	}
 	return p.customerCommand(c)
 }
@@ -97,10 +111,70 @@ func parseVerb(args []string, newDownload bool) (*licensedv1.Command, error) {
 	}
 }
 
+// parseWith reads an exception that is granted or ended first, in the words of the verbs for that without the customer.
+// Errors: usage errors.
+func (p *program) parseWith(text string) (*licensedv1.Command, error) {
+	words := strings.Fields(text)
+	if len(words) == 2 && words[0] == "withdraw" {
+		n, err := strconv.ParseUint(words[1], 10, 64)
+		if err != nil {
+			return nil, usagef("--with %q: %q is not the number of an exception", text, words[1])
+		}
+		return &licensedv1.Command{Command: &licensedv1.Command_WithdrawException{
+			WithdrawException: &licensedv1.WithdrawException{Reason: triedReason, Number: n},
+		}}, nil
+	}
+	verbs := p.grantVerbs()
+	i := slices.IndexFunc(verbs, func(v grantVerb) bool {
+		return len(words) > 0 && strings.HasPrefix(v.use, words[0]+" ")
+	})
+	if i < 0 {
+		return nil, usagef("--with %q: give a verb of exception grant with its arguments, or withdraw and a number",
+			text)
+	}
+	v, c := verbs[i], &cobra.Command{Use: verbs[i].use}
+	if v.flags != nil {
+		v.flags(c)
+	}
+	if err := c.ParseFlags(words[1:]); err != nil {
+		return nil, usagef("--with %q: %v", text, err)
+	}
+	args := append([]string{""}, c.Flags().Args()...) // The first one is the customer.
+	if len(args) != len(v.args) {
+		return nil, usagef("--with %q: %s wants %s", text, words[0], strings.Join(v.args[1:], " "))
+	}
+	r := &licensedv1.GrantExceptionRequest{}
+	if err := v.set(r, args); err != nil {
+		return nil, usagef("--with %q: %v", text, err)
+	}
+	return grantOf(r), nil
+}
+
+// triedReason is the reason of exceptions that are only tried.
+const triedReason = "only tried"
+
+// grantOf returns the command of a request, with the reason of those that are tried.
+func grantOf(r *licensedv1.GrantExceptionRequest) *licensedv1.Command {
+	g := &licensedv1.GrantException{Reason: triedReason}
+	if r.Until != nil {
+		g.UntilMs = r.Until.AsTime().UnixMilli()
+	}
+	switch k := r.Kind.(type) {
+	case *licensedv1.GrantExceptionRequest_Limit:
+		g.Kind = &licensedv1.GrantException_Limit{Limit: k.Limit}
+	case *licensedv1.GrantExceptionRequest_Removal:
+		g.Kind = &licensedv1.GrantException_Removal{Removal: k.Removal}
+	case *licensedv1.GrantExceptionRequest_Use:
+		g.Kind = &licensedv1.GrantException_Use{Use: k.Use}
+	case *licensedv1.GrantExceptionRequest_Merge:
+		g.Kind = &licensedv1.GrantException_Merge{Merge: k.Merge}
+	}
+	return &licensedv1.Command{Command: &licensedv1.Command_GrantException{GrantException: g}}
+}
+
 // try asks what a command would return, and prints it. A refusal is printed as the result
 // and also sets the exit code, as that of a real command does.
-func (p *program) try(ctx context.Context, customer string, m moment, command *licensedv1.Command) error {
-	r := &licensedv1.TryAtRequest{CustomerId: customer, Command: command}
+func (p *program) try(ctx context.Context, m moment, r *licensedv1.TryAtRequest) error {
 	switch {
 	case m.sequence > 0:
 		r.At = &licensedv1.TryAtRequest_Sequence{Sequence: m.sequence}
@@ -115,7 +189,7 @@ func (p *program) try(ctx context.Context, customer string, m moment, command *l
 	defer cancel()
 	res, err := conn.history.TryAt(ctx, r)
 	if err == nil {
-		err = known(customer, res.Moment.GetHeadSequence())
+		err = known(r.CustomerId, res.Moment.GetHeadSequence())
 	}
 	if err != nil {
 		return err
@@ -123,7 +197,7 @@ func (p *program) try(ctx context.Context, customer string, m moment, command *l
 	if p.output == outputJSON {
 		err = p.printJSON(res)
 	} else {
-		err = p.printTry(customer, res)
+		err = p.printTry(r.CustomerId, res)
 	}
 	if err == nil && res.Refusal != nil {
 		return &exitError{
@@ -138,6 +212,9 @@ func (p *program) try(ctx context.Context, customer string, m moment, command *l
 func (p *program) printTry(customer string, res *licensedv1.TryAtResponse) error {
 	fmt.Fprintf(p.stdout, "%s %s\n", customer, momentWords(res.Moment))
 	switch {
+	case res.RefusedFirst > 0:
+		fmt.Fprintf(p.stdout, "exception %d of --with would be refused by %s\n", res.RefusedFirst,
+			refusalWords(res.Refusal))
 	case res.Refusal != nil:
 		fmt.Fprintf(p.stdout, "would be refused by %s\n", refusalWords(res.Refusal))
 	case res.Exception != nil:

@@ -1852,8 +1852,12 @@ type TryAtRequest struct {
 	//
 	//	*TryAtRequest_Sequence
 	//	*TryAtRequest_Time
-	At            isTryAtRequest_At `protobuf_oneof:"at"`
-	Command       *Command          `protobuf:"bytes,4,opt,name=command,proto3" json:"command,omitempty"`
+	At      isTryAtRequest_At `protobuf_oneof:"at"`
+	Command *Command          `protobuf:"bytes,4,opt,name=command,proto3" json:"command,omitempty"`
+	// Up to 10 commands that are decided before it, in this order, and as if they were given at the same moment: what
+	// would be allowed after an exception, for instance. The answer is about command, with the events of it alone. If one
+	// of these would be refused, the answer is about that one.
+	First         []*Command `protobuf:"bytes,5,rep,name=first,proto3" json:"first,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1927,6 +1931,13 @@ func (x *TryAtRequest) GetCommand() *Command {
 	return nil
 }
 
+func (x *TryAtRequest) GetFirst() []*Command {
+	if x != nil {
+		return x.First
+	}
+	return nil
+}
+
 type isTryAtRequest_At interface {
 	isTryAtRequest_At()
 }
@@ -1960,7 +1971,9 @@ type TryAtResponse struct {
 	// The devices that would stay.
 	StayingDeviceIds []string `protobuf:"bytes,9,rep,name=staying_device_ids,json=stayingDeviceIds,proto3" json:"staying_device_ids,omitempty"`
 	// The exception that would be granted or withdrawn.
-	Exception     *Exception `protobuf:"bytes,19,opt,name=exception,proto3" json:"exception,omitempty"`
+	Exception *Exception `protobuf:"bytes,19,opt,name=exception,proto3" json:"exception,omitempty"`
+	// Which one of first would be refused, counted from 1; 0 for none.
+	RefusedFirst  uint32 `protobuf:"varint,20,opt,name=refused_first,json=refusedFirst,proto3" json:"refused_first,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2063,6 +2076,13 @@ func (x *TryAtResponse) GetException() *Exception {
 		return x.Exception
 	}
 	return nil
+}
+
+func (x *TryAtResponse) GetRefusedFirst() uint32 {
+	if x != nil {
+		return x.RefusedFirst
+	}
+	return 0
 }
 
 type WhyRequest struct {
@@ -2537,14 +2557,15 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\x10GetStateResponse\x120\n" +
 	"\x05state\x18\x01 \x01(\v2\x1a.licensed.v1.CustomerStateR\x05state\x12+\n" +
 	"\x06moment\x18\x02 \x01(\v2\x13.licensed.v1.MomentR\x06moment\x12+\n" +
-	"\x04gaps\x18\x03 \x03(\v2\x17.licensed.v1.HistoryGapR\x04gaps\"\xb5\x01\n" +
+	"\x04gaps\x18\x03 \x03(\v2\x17.licensed.v1.HistoryGapR\x04gaps\"\xe1\x01\n" +
 	"\fTryAtRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1c\n" +
 	"\bsequence\x18\x02 \x01(\x04H\x00R\bsequence\x120\n" +
 	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\x04time\x12.\n" +
-	"\acommand\x18\x04 \x01(\v2\x14.licensed.v1.CommandR\acommandB\x04\n" +
-	"\x02at\"\xcd\x03\n" +
+	"\acommand\x18\x04 \x01(\v2\x14.licensed.v1.CommandR\acommand\x12*\n" +
+	"\x05first\x18\x05 \x03(\v2\x14.licensed.v1.CommandR\x05firstB\x04\n" +
+	"\x02at\"\xf2\x03\n" +
 	"\rTryAtResponse\x12.\n" +
 	"\arefusal\x18\x01 \x01(\v2\x14.licensed.v1.RefusalR\arefusal\x12.\n" +
 	"\alicense\x18\x02 \x01(\v2\x14.licensed.v1.LicenseR\alicense\x12,\n" +
@@ -2555,7 +2576,8 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\x06moment\x18\a \x01(\v2\x13.licensed.v1.MomentR\x06moment\x12.\n" +
 	"\aremoval\x18\b \x01(\v2\x14.licensed.v1.RemovalR\aremoval\x12,\n" +
 	"\x12staying_device_ids\x18\t \x03(\tR\x10stayingDeviceIds\x124\n" +
-	"\texception\x18\x13 \x01(\v2\x16.licensed.v1.ExceptionR\texception\"\xcc\x01\n" +
+	"\texception\x18\x13 \x01(\v2\x16.licensed.v1.ExceptionR\texception\x12#\n" +
+	"\rrefused_first\x18\x14 \x01(\rR\frefusedFirst\"\xcc\x01\n" +
 	"\n" +
 	"WhyRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
@@ -2708,37 +2730,38 @@ var file_licensed_v1_history_service_proto_depIdxs = []int32{
 	4,  // 37: licensed.v1.GetStateResponse.gaps:type_name -> licensed.v1.HistoryGap
 	24, // 38: licensed.v1.TryAtRequest.time:type_name -> google.protobuf.Timestamp
 	28, // 39: licensed.v1.TryAtRequest.command:type_name -> licensed.v1.Command
-	29, // 40: licensed.v1.TryAtResponse.refusal:type_name -> licensed.v1.Refusal
-	30, // 41: licensed.v1.TryAtResponse.license:type_name -> licensed.v1.License
-	3,  // 42: licensed.v1.TryAtResponse.events:type_name -> licensed.v1.HistoryEvent
-	17, // 43: licensed.v1.TryAtResponse.moment:type_name -> licensed.v1.Moment
-	31, // 44: licensed.v1.TryAtResponse.removal:type_name -> licensed.v1.Removal
-	27, // 45: licensed.v1.TryAtResponse.exception:type_name -> licensed.v1.Exception
-	24, // 46: licensed.v1.WhyRequest.time:type_name -> google.protobuf.Timestamp
-	24, // 47: licensed.v1.WhyRequest.known_at:type_name -> google.protobuf.Timestamp
-	24, // 48: licensed.v1.WhyStep.time:type_name -> google.protobuf.Timestamp
-	24, // 49: licensed.v1.WhyStep.to_time:type_name -> google.protobuf.Timestamp
-	2,  // 50: licensed.v1.WhyStep.effect:type_name -> licensed.v1.WhyEffect
-	24, // 51: licensed.v1.WhyStep.occurred_at:type_name -> google.protobuf.Timestamp
-	13, // 52: licensed.v1.WhyResponse.license:type_name -> licensed.v1.LicenseState
-	22, // 53: licensed.v1.WhyResponse.steps:type_name -> licensed.v1.WhyStep
-	4,  // 54: licensed.v1.WhyResponse.gaps:type_name -> licensed.v1.HistoryGap
-	17, // 55: licensed.v1.WhyResponse.moment:type_name -> licensed.v1.Moment
-	7,  // 56: licensed.v1.HistoryService.ListEvents:input_type -> licensed.v1.ListEventsRequest
-	9,  // 57: licensed.v1.HistoryService.Follow:input_type -> licensed.v1.FollowRequest
-	16, // 58: licensed.v1.HistoryService.GetState:input_type -> licensed.v1.GetStateRequest
-	19, // 59: licensed.v1.HistoryService.TryAt:input_type -> licensed.v1.TryAtRequest
-	21, // 60: licensed.v1.HistoryService.Why:input_type -> licensed.v1.WhyRequest
-	8,  // 61: licensed.v1.HistoryService.ListEvents:output_type -> licensed.v1.ListEventsResponse
-	10, // 62: licensed.v1.HistoryService.Follow:output_type -> licensed.v1.FollowResponse
-	18, // 63: licensed.v1.HistoryService.GetState:output_type -> licensed.v1.GetStateResponse
-	20, // 64: licensed.v1.HistoryService.TryAt:output_type -> licensed.v1.TryAtResponse
-	23, // 65: licensed.v1.HistoryService.Why:output_type -> licensed.v1.WhyResponse
-	61, // [61:66] is the sub-list for method output_type
-	56, // [56:61] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	28, // 40: licensed.v1.TryAtRequest.first:type_name -> licensed.v1.Command
+	29, // 41: licensed.v1.TryAtResponse.refusal:type_name -> licensed.v1.Refusal
+	30, // 42: licensed.v1.TryAtResponse.license:type_name -> licensed.v1.License
+	3,  // 43: licensed.v1.TryAtResponse.events:type_name -> licensed.v1.HistoryEvent
+	17, // 44: licensed.v1.TryAtResponse.moment:type_name -> licensed.v1.Moment
+	31, // 45: licensed.v1.TryAtResponse.removal:type_name -> licensed.v1.Removal
+	27, // 46: licensed.v1.TryAtResponse.exception:type_name -> licensed.v1.Exception
+	24, // 47: licensed.v1.WhyRequest.time:type_name -> google.protobuf.Timestamp
+	24, // 48: licensed.v1.WhyRequest.known_at:type_name -> google.protobuf.Timestamp
+	24, // 49: licensed.v1.WhyStep.time:type_name -> google.protobuf.Timestamp
+	24, // 50: licensed.v1.WhyStep.to_time:type_name -> google.protobuf.Timestamp
+	2,  // 51: licensed.v1.WhyStep.effect:type_name -> licensed.v1.WhyEffect
+	24, // 52: licensed.v1.WhyStep.occurred_at:type_name -> google.protobuf.Timestamp
+	13, // 53: licensed.v1.WhyResponse.license:type_name -> licensed.v1.LicenseState
+	22, // 54: licensed.v1.WhyResponse.steps:type_name -> licensed.v1.WhyStep
+	4,  // 55: licensed.v1.WhyResponse.gaps:type_name -> licensed.v1.HistoryGap
+	17, // 56: licensed.v1.WhyResponse.moment:type_name -> licensed.v1.Moment
+	7,  // 57: licensed.v1.HistoryService.ListEvents:input_type -> licensed.v1.ListEventsRequest
+	9,  // 58: licensed.v1.HistoryService.Follow:input_type -> licensed.v1.FollowRequest
+	16, // 59: licensed.v1.HistoryService.GetState:input_type -> licensed.v1.GetStateRequest
+	19, // 60: licensed.v1.HistoryService.TryAt:input_type -> licensed.v1.TryAtRequest
+	21, // 61: licensed.v1.HistoryService.Why:input_type -> licensed.v1.WhyRequest
+	8,  // 62: licensed.v1.HistoryService.ListEvents:output_type -> licensed.v1.ListEventsResponse
+	10, // 63: licensed.v1.HistoryService.Follow:output_type -> licensed.v1.FollowResponse
+	18, // 64: licensed.v1.HistoryService.GetState:output_type -> licensed.v1.GetStateResponse
+	20, // 65: licensed.v1.HistoryService.TryAt:output_type -> licensed.v1.TryAtResponse
+	23, // 66: licensed.v1.HistoryService.Why:output_type -> licensed.v1.WhyResponse
+	62, // [62:67] is the sub-list for method output_type
+	57, // [57:62] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_history_service_proto_init() }
