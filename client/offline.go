@@ -22,6 +22,9 @@ type Offline struct {
 	// Clock is the device's clock, and ServerTime the latest time of the service that it has seen, in the replies of
 	// the service and in the IssuedAt of licences that it verified. The higher counts.
 	Clock, ServerTime time.Time
+	// FirstPlayed is the first playback on the device, by this clock, since it had a token with the number and the
+	// IssuedAt of this one; zero if there was none.
+	FirstPlayed time.Time
 }
 
 // VerifyLicense returns a signed licence if the device may use it now. What it may do is in Offline of the result: see
@@ -45,7 +48,7 @@ func VerifyLicense(token string, o Offline) (*licensetoken.License, error) {
 	if o.ServerTime.After(o.Clock) {
 		o.Clock = o.ServerTime
 	}
-	if err := l.Check(o.Clock); err != nil {
+	if err := l.CheckPlayed(o.Clock, o.FirstPlayed); err != nil {
 		return nil, err
 	}
 	return l, nil

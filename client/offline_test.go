@@ -17,7 +17,7 @@ func TestVerifyLicense(t *testing.T) {
 	expires := issued.AddDate(0, 0, 30)
 	token, err := licensetoken.Sign("licensed", licensetoken.License{
 		CustomerID: "Bayley", DeviceID: "iphone", TitleID: "GlowS01E01", AcquiredAt: issued, IssuedAt: issued,
-		ExpiresAt: expires, Offline: []string{licensetoken.Play},
+		ExpiresAt: expires, PlayHours: 48, Offline: []string{licensetoken.Play},
 	}, key)
 	if err != nil {
 		t.Fatal(err)
@@ -33,6 +33,17 @@ func TestVerifyLicense(t *testing.T) {
 		"expired":                   {func(o *client.Offline) { o.Clock = expires }, licensetoken.ErrExpired},
 		"a clock that was set back": {func(o *client.Offline) { o.ServerTime = expires }, licensetoken.ErrExpired},
 		"a clock that is slow":      {func(o *client.Offline) { o.Clock = time.Time{} }, licensetoken.ErrNotYetValid},
+		"played an hour ago":        {func(o *client.Offline) { o.FirstPlayed = o.Clock.Add(-time.Hour) }, nil},
+		"played 48 hours ago": {
+			func(o *client.Offline) { o.Clock, o.FirstPlayed = issued.Add(50*time.Hour), issued.Add(2*time.Hour) },
+			licensetoken.ErrHoursPassed,
+		},
+		"played, and the clock set back": {
+			func(o *client.Offline) {
+				o.ServerTime, o.FirstPlayed = issued.Add(50*time.Hour), issued.Add(2*time.Hour)
+			},
+			licensetoken.ErrHoursPassed,
+		},
 		"a slow clock, but a reply": {func(o *client.Offline) { o.Clock, o.ServerTime = time.Time{}, issued }, nil},
 	} {
 		o := client.Offline{JWKS: jwks, DeviceID: "iphone", Clock: issued.AddDate(0, 0, 1)}

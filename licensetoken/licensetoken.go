@@ -12,9 +12,11 @@
 //	device_id   the device that holds the licence
 //	title_id    the title that it is for
 //	license     the licence number: the time of the acquisition, in milliseconds since 1970
-//	iat         the time of the command that it confirms, by the service's clock
+//	iat         the time of the command that it confirms, by the service's clock; a renewal that is provisional keeps
+//	            that of the token before
 //	nbf         iat less ClockAllowance
 //	exp         the expiry of the licence
+//	play_hours  the hours after which the licence ends, from its first playback since iat on; absent for none
 //	offline     what the device may do without a connection, see Play and Release
 //
 // The number names one acquisition among all those of the customer, the device and the title: a renewal keeps it, and
@@ -65,6 +67,8 @@ var (
 	ErrNotYetValid = errors.New("not valid yet")
 	// ErrExpired says that the licence has expired.
 	ErrExpired = errors.New("expired")
+	// ErrHoursPassed says that the licence ended by its hours after the first playback, before its expiry.
+	ErrHoursPassed = errors.New("the hours after the first playback have passed")
 )
 
 // License is what a token says. Times are in UTC.
@@ -101,6 +105,18 @@ func (l *License) EndsAt(firstPlayed time.Time) time.Time {
 		return end
 	}
 	return l.ExpiresAt
+}
+
+// CheckPlayed is Check for a device that knows of its first playback since IssuedAt, as EndsAt: also ErrHoursPassed.
+func (l *License) CheckPlayed(now, firstPlayed time.Time) error {
+	if err := l.Check(now); err != nil {
+		return err
+	}
+	if end := l.EndsAt(firstPlayed); !now.Before(end) {
+		return fmt.Errorf("licence for title %s: %w: %d h from %s on",
+			l.TitleID, ErrHoursPassed, l.PlayHours, firstPlayed.UTC().Format(time.RFC3339))
+	}
+	return nil
 }
 
 // Check returns whether the licence is valid at a time: nil, ErrNotYetValid or ErrExpired.

@@ -17,7 +17,7 @@ from licensed.v1 import license_service_pb2 as licenses, license_service_pb2_grp
 ALLOWED = ("EdDSA",)  # Never what the token says.
 
 
-def verify(token, jwks, device, clock, seen):
+def verify(token, jwks, device, clock, seen, first_played):
     """Returns the claims of a licence that the device may use now; otherwise raises jwt.InvalidTokenError."""
     header = jwt.get_unverified_header(token)
     if header.get("typ") != "license+jwt":
@@ -36,6 +36,10 @@ def verify(token, jwks, device, clock, seen):
         raise jwt.ImmatureSignatureError("the clock is behind: connect")
     if now >= claims["exp"]:
         raise jwt.ExpiredSignatureError("expired: connect and renew")
+    if first_played and "play_hours" in claims:
+        claims["exp"] = min(claims["exp"], first_played + claims["play_hours"] * 3600)
+        if now >= claims["exp"]:
+            raise jwt.ExpiredSignatureError("the hours after the first playback have passed")
     return claims
 
 
@@ -48,10 +52,15 @@ def main(address="127.0.0.1:8080", customer="Bayley"):
         jwks, seen = json.load(reply), parsedate_to_datetime(reply.headers["Date"]).timestamp()
 
     # The connection is gone. The device has stored the token, the keys, and the time of the service that it saw.
-    day = 24 * 3600
-    for clock in (time.time(), time.time() - 300 * day, time.time() + 365 * day):  # The second one was set back.
+    now, hour = time.time(), 3600
+    for clock, first_played in (
+            (now, None),
+            (now - 7200 * hour, None),  # It was set back.
+            (now + hour, now),  # The device stores the first playback, and reports it later.
+            (now + 100 * hour, now),
+            (now + 8760 * hour, None)):
         try:
-            claims = verify(token, jwks, "iphone", clock, seen)
+            claims = verify(token, jwks, "iphone", clock, seen, first_played)
             if "play" in claims["offline"]:
                 until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(claims["exp"]))
                 print("may play", claims["title_id"], "until", until)

@@ -8,13 +8,15 @@ import { LicenseService } from "./gen/licensed/v1/license_service_pb.js";
 type Key = JsonWebKey & { kid: string };
 type Claims = {
   iss: string; aud: string[]; sub: string; device_id: string; title_id: string;
-  license: number; nbf: number; exp: number; offline: string[];
+  license: number; nbf: number; exp: number; play_hours?: number; offline: string[];
 };
 
 const decode = (part: string) => JSON.parse(Buffer.from(part, "base64url").toString());
 
-// Returns the claims of a licence that the device may use now, and throws otherwise. Times are seconds since 1970.
-function verifyLicense(token: string, keys: Key[], device: string, clock: number, seen: number): Claims {
+// Returns the claims of a licence that the device may use now, and throws otherwise. Times are seconds since 1970, that
+// of the first playback 0 if there was none.
+function verifyLicense(
+  token: string, keys: Key[], device: string, clock: number, seen: number, firstPlayed: number): Claims {
   const [header = "", payload = "", signature = "", ...rest] = token.split(".");
   const { alg, typ, kid } = decode(header);
   // The algorithm is fixed: the token does not choose it.
@@ -33,6 +35,8 @@ function verifyLicense(token: string, keys: Key[], device: string, clock: number
   const now = Math.max(clock, seen); // The clock of the device may have been set back.
   if (!(now >= claims.nbf)) throw new Error("the clock is behind: connect");
   if (!(now < claims.exp)) throw new Error("expired: connect and renew");
+  if (firstPlayed && claims.play_hours) claims.exp = Math.min(claims.exp, firstPlayed + claims.play_hours * 3600);
+  if (!(now < claims.exp)) throw new Error("the hours after the first playback have passed");
   return claims;
 }
 
@@ -47,10 +51,16 @@ const seen = Date.parse(reply.headers.get("date")!) / 1000;
 const { keys } = (await reply.json()) as { keys: Key[] };
 
 // The connection is gone. The device has stored the token, the keys, and the time of the service that it saw.
-const now = Date.now() / 1000, day = 24 * 3600;
-for (const clock of [now, now - 300 * day, now + 365 * day]) { // The second one was set back.
+const now = Date.now() / 1000, hour = 3600;
+for (const [clock, firstPlayed] of [
+  [now, 0],
+  [now - 7200 * hour, 0], // It was set back.
+  [now + hour, now], // The device stores the first playback, and reports it later.
+  [now + 100 * hour, now],
+  [now + 8760 * hour, 0],
+] as const) {
   try {
-    const claims = verifyLicense(signedLicense, keys, "iphone", clock, seen);
+    const claims = verifyLicense(signedLicense, keys, "iphone", clock, seen, firstPlayed);
     if (claims.offline.includes("play")) {
       console.log(`may play ${claims.title_id} until ${new Date(claims.exp * 1000).toISOString()}`);
     }

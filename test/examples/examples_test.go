@@ -20,6 +20,13 @@ import (
 	"licensed/internal/harness"
 )
 
+// examplePolicy has what the examples show.
+const examplePolicy = `
+default_plan: standard
+plans: {basic: {devices: 1}, standard: {devices: 2, allowances: {downloads: 2, hours: 48}}}
+titles: {GlowS01E01: {studio: netflix, hours_after_first_play: 48}}
+`
+
 // TestExamples runs the examples against a daemon. The first connection of a client breaks, so that it must repeat its
 // first command. A device checks its licence offline.
 func TestExamples(t *testing.T) {
@@ -30,17 +37,25 @@ func TestExamples(t *testing.T) {
 	if out, err := exec.Command(licensed, "keys", "new", keys).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
+	file := filepath.Join(t.TempDir(), "policy.yaml")
+	if err := os.WriteFile(file, []byte(examplePolicy), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	d := harness.Start(t, licensed, "dev", "--data", filepath.Join(t.TempDir(), "data"), "--license-keys", keys,
-		"--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+		"--policy", file, "--fallback-dir", filepath.Join(t.TempDir(), "fallback"), "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
 	examples := filepath.Join(harness.Root(), "examples")
 	py, ts := python(t, filepath.Join(examples, "python")), typescript(t, filepath.Join(examples, "typescript"))
 	calling := []string{
 		"retry\n", "acquired GlowS01E01 until 20", "the same command again: duplicate true\n",
 		"DEVICE_LIMIT: 1 of 1\n", "event 1 ", "event 4 ",
 	}
-	// Once by the right clock, and once although that was set back; the third time the licence has expired.
+	// By the right clock, although that was set back, and after a first playback; then its hours have passed, and the
+	// last time the licence has expired.
 	const may = "may play GlowS01E01 until 20"
-	offline := []string{may, "Z\n" + may, "Z\nexpired: connect and renew\n"}
+	offline := []string{
+		may, "Z\n" + may, "Z\nthe hours after the first playback have passed\nexpired: connect and renew\n",
+	}
+	travel := []string{"acquired GlowS01E01 until 20", "lent ", "acquired GlowS01E02 until 20", "handed back ", "GlowS01E03"}
 	for name, test := range map[string]struct {
 		command, says []string
 	}{
@@ -50,6 +65,9 @@ func TestExamples(t *testing.T) {
 		"go offline":         {[]string{"go", "run", "licensed/examples/go/offline"}, offline},
 		"python offline":     {append(py, filepath.Join(examples, "python", "offline.py")), offline},
 		"typescript offline": {append(ts, filepath.Join(installed(t, "typescript"), "offline.ts")), offline},
+		"go travel":          {[]string{"go", "run", "licensed/examples/go/travel"}, travel},
+		"python travel":      {append(py, filepath.Join(examples, "python", "travel.py")), travel},
+		"typescript travel":  {append(ts, filepath.Join(installed(t, "typescript"), "travel.ts")), travel},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -180,7 +198,7 @@ func typescript(t *testing.T, example string) []string {
 		slices.Concat([]string{"cp"}, locks, []string{"."}),
 		[]string{"npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"},
 		[]string{"npx", "--no-install", "buf", "generate", proto, "--path", filepath.Join(proto, "licensed", "v1")})
-	for _, name := range []string{"main.ts", "offline.ts"} {
+	for _, name := range []string{"main.ts", "offline.ts", "travel.ts"} {
 		program, err := os.ReadFile(filepath.Join(example, name))
 		if err == nil { // Imports are resolved from where it lies.
 			err = os.WriteFile(filepath.Join(dir, name), program, 0o600)

@@ -54,21 +54,26 @@ func run(ctx context.Context, address, customer string) error {
 	}
 
 	// The connection is gone. The device has stored the token, the keys, and the time of the service that it saw.
-	check := func(clock time.Time) {
+	check := func(clock, firstPlayed time.Time) {
 		l, err := client.VerifyLicense(res.SignedLicense, client.Offline{
-			JWKS: jwks, DeviceID: "iphone", Clock: clock, ServerTime: seen,
+			JWKS: jwks, DeviceID: "iphone", Clock: clock, ServerTime: seen, FirstPlayed: firstPlayed,
 		})
 		switch {
 		case errors.Is(err, licensetoken.ErrExpired):
 			fmt.Println("expired: connect and renew")
+		case errors.Is(err, licensetoken.ErrHoursPassed):
+			fmt.Println("the hours after the first playback have passed")
 		case err != nil:
 			fmt.Println("do not play:", err)
 		case l.May(licensetoken.Play):
-			fmt.Println("may play", l.TitleID, "until", l.ExpiresAt.Format(time.RFC3339))
+			fmt.Println("may play", l.TitleID, "until", l.EndsAt(firstPlayed).Format(time.RFC3339))
 		}
 	}
-	check(time.Now())
-	check(time.Now().AddDate(0, 0, -300)) // The clock was set back: the time of the service counts.
-	check(time.Now().AddDate(1, 0, 0))
+	now, never := time.Now(), time.Time{}
+	check(now, never)
+	check(now.AddDate(0, 0, -300), never) // The clock was set back: the time of the service counts.
+	check(now.Add(time.Hour), now)        // It stores the first playback, and reports it later.
+	check(now.Add(100*time.Hour), now)
+	check(now.AddDate(1, 0, 0), never)
 	return nil
 }
