@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"licensed/actors/license/policy"
+	"licensed/internal/planted"
 	"licensed/messages/licensedv1"
 )
 
@@ -223,7 +224,7 @@ func (d *decider) remedies(all refusal, r *violation, deviceID string) (ids []st
 		return nil, 0
 	}
 	kept := d.keepsPlace(all, device)
-	if i := slices.Index(ids, kept); kept != "" && i >= 0 {
+	if i := slices.Index(ids, kept); kept != "" && i >= 0 && !planted.Bug(planted.AdviseOwnPlace) {
 		if needed == len(ids) {
 			return d.withPlace(ids, device)
 		}

@@ -534,6 +534,56 @@ func TestRead(t *testing.T) {
 	}
 }
 
+// TestReadCurrent: a question that wants a current answer has its own time for the owner, and gets no other answer.
+func TestReadCurrent(t *testing.T) {
+	o := &owner{}
+	f := newFallback(t, o, t.TempDir())
+	f.config.Patience = time.Millisecond
+	asked, answer := make(chan struct{}, 10), make(chan struct{})
+	f.config.Query = func(ctx context.Context, customer string, q any) (actors.Answer, error) {
+		asked <- struct{}{}
+		select {
+		case <-answer:
+			return o.Query(ctx, customer, q)
+		case <-ctx.Done():
+			return actors.Answer{}, fmt.Errorf("%w: %w", actors.ErrUnknownOutcome, ctx.Err())
+		}
+	}
+	store := func(context.Context) (actors.Answer, error) {
+		return actors.Answer{Value: &licensedv1.ListDevicesResponse{PlanId: "of the store"}}, nil
+	}
+	type answered struct {
+		Answer
+		err error
+	}
+	current := make(chan answered, 1)
+	go func() {
+		a, err := f.Read(context.Background(), "Bayley", devices(), 0, store)
+		current <- answered{a, err}
+	}()
+	<-asked
+	// This one is asked later, and gives up.
+	if a, err := f.Read(t.Context(), "Bayley", devices(), time.Hour, store); err != nil || a.Source != FromStore {
+		t.Errorf("a stale answer would do: %v, %v", a, err)
+	}
+	select {
+	case a := <-current:
+		t.Errorf("an answer before the owner's: %+v", a)
+	default:
+		close(answer)
+		if a := <-current; a.err != nil || a.Source != FromOwner {
+			t.Errorf("%+v", a)
+		}
+	}
+	o.set(func() { o.unavailable = actors.ErrUnavailable })
+	if a, err := f.Read(t.Context(), "Bayley", devices(), 0, store); !Unavailable(err) {
+		t.Errorf("a stale answer that was not asked for: %v, %v", a, err)
+	}
+	if n := testutil.ToFloat64(f.metrics.unanswered); n != 1 {
+		t.Errorf("%v questions were not answered", n)
+	}
+}
+
 // TestReadForgotten: as soon as the gateway knows that a customer was forgotten, from the owner, the store or its own
 // call, no former answer about them is given.
 func TestReadForgotten(t *testing.T) {

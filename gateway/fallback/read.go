@@ -76,7 +76,11 @@ func (f *Fallback) Read(
 	if errors.Is(err, actors.ErrForgotten) {
 		f.Forget(customer)
 	}
-	if !Unavailable(err) || ctx.Err() != nil || maxAge <= 0 && !planted.Bug(planted.AnswerStaleUnasked) {
+	if !Unavailable(err) || ctx.Err() != nil {
+		return Answer{}, err
+	}
+	if maxAge <= 0 && !planted.Bug(planted.AnswerStaleUnasked) {
+		f.metrics.unanswered.Inc()
 		return Answer{}, err
 	}
 	if stored != nil {

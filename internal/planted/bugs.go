@@ -153,6 +153,8 @@ const (
 	AnswerStaleAsCurrent
 	AnswerStaleUnasked
 	HoursAnew
+	GivenUpIsNotExecuted
+	AdviseOwnPlace
 	RenewAnew
 	ForgetLate
 	AcknowledgeUnsynced
@@ -417,6 +419,14 @@ var Bugs = [count]Info{
 	HoursAnew: {
 		Rule: "fallback", Name: "begin the hours after the first playback anew with a provisional renewal",
 		Check: "gateway.TestProvisionalHours",
+	},
+	GivenUpIsNotExecuted: {
+		Rule:  "fallback",
+		Name:  "say not executed to a caller who gave up while the command was written",
+		Check: "gateway.TestCallerGaveUp",
+	},
+	AdviseOwnPlace: {
+		Rule: "refusals", Name: "advise a device to release the licence that keeps its place", Check: byRandomCustomers,
 	},
 	DateFactsWhenHandedIn: {
 		Rule: "fallback", Name: "date deferred facts by when they are handed in", Check: "gateway.TestDeferredFacts",

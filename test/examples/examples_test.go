@@ -55,7 +55,9 @@ func TestExamples(t *testing.T) {
 	offline := []string{
 		may, "Z\n" + may, "Z\nthe hours after the first playback have passed\nexpired: connect and renew\n",
 	}
-	travel := []string{"acquired GlowS01E01 until 20", "lent ", "acquired GlowS01E02 until 20", "handed back ", "GlowS01E03"}
+	travel := []string{
+		"acquired GlowS01E01 until 20", "lent ", "acquired GlowS01E02 until 20", "handed back ", "GlowS01E03",
+	}
 	for name, test := range map[string]struct {
 		command, says []string
 	}{
