@@ -103,6 +103,7 @@ func (d *distant) startFallback(change ...func(*fallback.Config)) *rig {
 	})
 	return start(d.t, d, func(c *gateway.Config) {
 		c.HistoryReader, c.LicenseIssuer, c.Fallback = d, "licensed", f
+		c.RenewAfterPlay = func() bool { return d.kind.Policy().RenewAfterPlay() }
 		c.StoredHead, c.Kind, c.Now = d.StoredHead, d.kind, func() time.Time { return noon }
 		c.SigningKeys = &testKeys{keys: []licensetoken.SigningKey{signingKey("a")}}
 	})
@@ -208,7 +209,7 @@ func TestProvisionalHours(t *testing.T) {
 		}
 	})
 	p, err := policy.Parse("hours", []byte(
-		"default_plan: two\nplans: {two: {devices: 2}}\ndefaults: {hours_after_first_play: 48}\n"))
+		"default_plan: two\nplans: {two: {devices: 2}}\ndefaults: {hours_after_first_play: 48}\nrenew_after_play: true\n"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -72,6 +72,9 @@ type Config struct {
 	Kind actors.Kind
 	// PolicyVersion names the policy in force. HistoryService needs it.
 	PolicyVersion func() string
+	// RenewAfterPlay reports whether a renewal begins the hours after the first playback anew, by the policy in force;
+	// nil for no.
+	RenewAfterPlay func() bool
 	// FollowPoll is the interval at which the owner is asked for new events of a customer that is followed, where
 	// they were not heard of (Appended). Shorter: events written by other nodes are seen sooner, at
 	// the price of a question to the customer's actor each time.

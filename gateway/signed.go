@@ -56,7 +56,7 @@ func (s *service) sign(wanted bool, h header, res result) (string, error) {
 	key, _ := s.config.SigningKeys.Signing()
 	token, err := licensetoken.Sign(s.config.LicenseIssuer, licensetoken.License{
 		CustomerID: h.GetCustomerId(), DeviceID: l.DeviceId, TitleID: l.TitleId,
-		AcquiredAt: l.AcquiredAt.AsTime(), IssuedAt: res.at, ExpiresAt: l.ExpiresAt.AsTime(),
+		AcquiredAt: l.AcquiredAt.AsTime(), IssuedAt: s.issuedAt(h, res), ExpiresAt: l.ExpiresAt.AsTime(),
 		PlayHours: l.GetPlayHours(), Offline: offline,
 	}, key)
 	if err != nil {
@@ -66,6 +66,19 @@ func (s *service) sign(wanted bool, h header, res result) (string, error) {
 	}
 	s.metrics.signed.Inc()
 	return token, nil
+}
+
+// issuedAt returns the time of a token. A device counts the hours of a licence from its first playback since that time,
+// so it is the time of the acquisition unless a renewal begins the hours anew.
+func (s *service) issuedAt(h header, res result) time.Time {
+	if res.License.GetPlayHours() == 0 {
+		return res.at
+	}
+	if _, renewal := h.(*licensedv1.RenewLicenseRequest); renewal && s.config.RenewAfterPlay != nil &&
+		s.config.RenewAfterPlay() {
+		return res.at
+	}
+	return res.License.AcquiredAt.AsTime()
 }
 
 // shown checks the signed licence that a command names, if any: by whom it was signed, and for whom. It may have

@@ -13,6 +13,7 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
+	"licensed/actors/license/policy"
 	"licensed/gateway"
 	"licensed/internal/harness"
 	"licensed/licensetoken"
@@ -130,6 +131,52 @@ func TestSignedLicenses(t *testing.T) {
 	}
 	if got := g.metric(t, "licensed_gateway_signing_key_age_seconds"); got != "3600" {
 		t.Errorf("the key is %s s old", got)
+	}
+}
+
+// TestHoursOfTokens: a device counts the hours of a licence from its first playback since iat, which is later than the
+// acquisition only where a renewal begins the hours anew.
+func TestHoursOfTokens(t *testing.T) {
+	for renewAfterPlay, began := range map[bool]time.Duration{false: 0, true: time.Hour} {
+		d := newDomain(t)
+		p, err := policy.Parse("hours", []byte(fmt.Sprintf("default_plan: two\nplans: {two: {devices: 2}}\n"+
+			"defaults: {hours_after_first_play: 48}\nrenew_after_play: %v\n", renewAfterPlay)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.kind.SetPolicy(p)
+		keys := &testKeys{keys: []licensetoken.SigningKey{signingKey("a")}}
+		g := start(t, d, func(c *gateway.Config) {
+			c.HistoryReader, c.Kind, c.SigningKeys, c.LicenseIssuer = d, d.kind, keys, "licensed"
+			c.RenewAfterPlay = func() bool { return d.kind.Policy().RenewAfterPlay() }
+		})
+		client := protocols(t, g.url)["grpc"]
+		check := func(what, token string, err error, issued time.Time) {
+			t.Helper()
+			if err != nil {
+				t.Fatal(what, err)
+			}
+			if l := verified(t, token, g.publicKeys(t)); !l.IssuedAt.Equal(issued.Truncate(time.Second)) || l.PlayHours != 48 {
+				t.Errorf("renew_after_play %v: %s: %+v, want %v", renewAfterPlay, what, l, issued)
+			}
+		}
+		acquireAs := func(id string) (string, error) {
+			a := acquire()
+			a.CommandId, a.Signed = id, true
+			res, err := client.AcquireLicense(t.Context(), connect.NewRequest(a))
+			return res.Msg.GetSignedLicense(), err
+		}
+		token, err := acquireAs("1")
+		check("acquired", token, err, noon)
+		d.mu.Lock()
+		d.now = noon.Add(time.Hour)
+		d.mu.Unlock()
+		token, err = acquireAs("2")
+		check("acquired while active", token, err, noon)
+		renewed, err := client.RenewLicense(t.Context(), connect.NewRequest(&licensedv1.RenewLicenseRequest{
+			CustomerId: "Bayley", DeviceId: "iphone", TitleId: "GlowS01E01", CommandId: "3", Signed: true,
+		}))
+		check("renewed", renewed.Msg.GetSignedLicense(), err, noon.Add(began))
 	}
 }
 

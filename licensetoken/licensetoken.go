@@ -12,8 +12,8 @@
 //	device_id   the device that holds the licence
 //	title_id    the title that it is for
 //	license     the licence number: the time of the acquisition, in milliseconds since 1970
-//	iat         the time of the command that it confirms, by the service's clock; a renewal that is provisional keeps
-//	            that of the token before
+//	iat         the time of the command that it confirms, by the service's clock; with play_hours, the time from which
+//	            on a playback begins the hours
 //	nbf         iat less ClockAllowance
 //	exp         the expiry of the licence
 //	play_hours  the hours after which the licence ends, from its first playback since iat on; absent for none

@@ -123,6 +123,7 @@ func (n *Node) startAPI(context.Context) error {
 	c.HistoryReader, c.StoredHead, c.Operations = n.storage.Reader(), n.storedHead, &operations{n}
 	c.Logger, c.Registry, c.Health, c.Now = n.log, n.registry, n.health, n.config.Now
 	c.Kind, c.PolicyVersion = n.policy.Kind(), n.policy.Version
+	c.RenewAfterPlay = func() bool { return n.policy.Kind().Policy().RenewAfterPlay() }
 	var err error
 	if c.Interceptors, err = n.tracer.Interceptors(); err != nil {
 		return err
