@@ -156,7 +156,8 @@ func TestHoursOfTokens(t *testing.T) {
 			if err != nil {
 				t.Fatal(what, err)
 			}
-			if l := verified(t, token, g.publicKeys(t)); !l.IssuedAt.Equal(issued.Truncate(time.Second)) || l.PlayHours != 48 {
+			l := verified(t, token, g.publicKeys(t))
+			if !l.IssuedAt.Equal(issued.Truncate(time.Second)) || l.PlayHours != 48 {
 				t.Errorf("renew_after_play %v: %s: %+v, want %v", renewAfterPlay, what, l, issued)
 			}
 		}
