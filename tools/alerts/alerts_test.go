@@ -26,6 +26,9 @@ const (
 	rulesFile = "../../deploy/prometheus/alerts.yml"
 	document  = "../../docs/guide/dashboard.md"
 	metrics   = "../../docs/reference/metrics.md"
+
+	// Where docker-compose.yml has an admin port and Grafana.
+	adminURL, grafanaURL = "https://localhost:8081", "http://localhost:3000"
 )
 
 func load(t *testing.T) map[string]rulefmt.Rule {
@@ -198,6 +201,7 @@ func TestRules(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	panels := panelIDs(t)
 	for name, r := range rules {
 		c, ok := cases[name]
 		if !ok {
@@ -212,6 +216,13 @@ func TestRules(t *testing.T) {
 		}
 		if s := r.Labels["severity"]; s != "page" && s != "ticket" {
 			t.Errorf("%s: severity %q", name, s)
+		}
+		if got, want := r.Annotations["runbook_url"], adminURL+"/dashboard/runbook#"+strings.ToLower(name); got != want {
+			t.Errorf("%s: runbook_url %q, want %q", name, got, want)
+		}
+		panel, ok := strings.CutPrefix(r.Annotations["dashboard_url"], grafanaURL+"/d/licensed")
+		if id := strings.TrimPrefix(panel, "?viewPanel="); !ok || panel != "" && !panels[id] {
+			t.Errorf("%s: dashboard_url %q is no panel of the dashboard", name, r.Annotations["dashboard_url"])
 		}
 		if r.Annotations["summary"] == "" || r.Annotations["description"] == "" {
 			t.Errorf("%s does not say what is wrong", name)

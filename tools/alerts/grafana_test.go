@@ -292,3 +292,26 @@ func TestQueries(t *testing.T) {
 		}
 	}
 }
+
+// panelIDs returns the ids of the panels of the dashboard licensed, as links to them have.
+func panelIDs(t *testing.T) map[string]bool {
+	t.Helper()
+	content, err := os.ReadFile("../../deploy/grafana/dashboards/licensed.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d dashboard
+	if err := json.Unmarshal(content, &d); err != nil || d.UID != "licensed" {
+		t.Fatalf("dashboard %q: %v", d.UID, err)
+	}
+	ids := map[string]bool{}
+	var add func([]panel)
+	add = func(panels []panel) {
+		for _, p := range panels {
+			ids[fmt.Sprint(p.ID)] = p.Type != "row"
+			add(p.Panels)
+		}
+	}
+	add(d.Panels)
+	return ids
+}
