@@ -289,10 +289,6 @@ func (n *Node) Store(ctx context.Context) string {
 	return s.Kind + " " + s.Location
 }
 
-// Notes are what people should be told at the start: what was made for development, and what endangers
-// the promise. All of it was logged.
-func (n *Node) Notes() []string { return n.storage.Notes() }
-
 // PolicyVersion returns the version of the policy in force.
 func (n *Node) PolicyVersion() string { return n.policy.Version() }
 

@@ -88,7 +88,7 @@ func (s *Storage) openCassandra(ctx context.Context) error {
 	}
 	s.closers = append(s.closers, store.Close)
 	s.Hot = failpoint.Store(store)
-	s.noteRisks(store.Risks())
+	s.tellRisks(store.Risks())
 	location := cassandraLocation(&o)
 	s.status = func(context.Context) *licensedv1.StoreStatus {
 		st := store.Stats()
@@ -112,22 +112,22 @@ func (s *Storage) develop(ctx context.Context, o cassandra.Options, which cassan
 	_, err := cassandra.ApplySchema(ctx, o, which, cassandra.ApplyOptions{
 		CreateKeyspace: developmentCopies,
 		Progress: func(v cassandra.SchemaVersion) {
-			text := fmt.Sprintf("keyspace %s: making version %d (%s) of the %s schema, because this is for development",
-				o.Keyspace, v.Version, v.Name, which)
-			s.options.Log.Warn(text)
-			// Said on the first page too: a developer should know that tables were made.
-			s.notes = append(s.notes, text)
+			s.options.Log.Warn(fmt.Sprintf(
+				"keyspace %s: making version %d (%s) of the %s schema, because this is for development",
+				o.Keyspace, v.Version, v.Name, which,
+			))
 		},
 	})
 	return err
 }
 
-// noteRisks keeps what people should be told of a keyspace.
-func (s *Storage) noteRisks(risks []cassandra.Risk) {
+// tellRisks logs what endangers acknowledged events. Store and archive share a Cassandra, and often a keyspace: a risk
+// of both is logged once.
+func (s *Storage) tellRisks(risks []cassandra.Risk) {
 	for _, r := range risks {
-		text := "risk " + r.String()
-		if !slices.Contains(s.notes, text) {
-			s.notes = append(s.notes, text) // The store has logged it.
+		if !slices.Contains(s.risks, r) {
+			s.risks = append(s.risks, r)
+			s.options.Log.Warn("cassandra risk: "+r.Detail, "risk", r.Name)
 		}
 	}
 }

@@ -88,7 +88,7 @@ type Storage struct {
 	config  *Config
 	options Options
 	status  func(context.Context) *licensedv1.StoreStatus
-	notes   []string
+	risks   []cassandra.Risk // that were logged
 	// closers close what was opened, the last first.
 	closers []func() error
 }
@@ -116,10 +116,6 @@ func (s *Storage) Close() error {
 
 // Status returns kind, location and figures of the store.
 func (s *Storage) Status(ctx context.Context) *licensedv1.StoreStatus { return s.status(ctx) }
-
-// Notes are what people should be told at the start: what was made for development, and what endangers acknowledged
-// events. All of it was logged.
-func (s *Storage) Notes() []string { return s.notes }
 
 // Remains are what is left, or may be left, of a customer that was forgotten, for people.
 func (s *Storage) Remains() []string {
@@ -211,8 +207,7 @@ func (s *Storage) openArchive(ctx context.Context) error {
 		return err
 	}
 	s.closers = append(s.closers, store.Close)
-	// What endangers the promise is shown at the start, and accepted by name.
-	s.noteRisks(store.Risks())
+	s.tellRisks(store.Risks())
 	s.Cold, s.ArchiveLocation = failpoint.Archive(store), cassandraLocation(&o)
 	return nil
 }

@@ -341,16 +341,15 @@ func (f *findings) addClusterRisks(o *Options, add addRisk) {
 			"each other", f.cluster.dataCenter, f.dataCenter)
 }
 
-// judge logs the risks and returns ErrUnsafe for the severe ones that are not accepted.
+// judge returns ErrUnsafe for the severe risks that are not accepted. The opener of the keyspace tells of the others,
+// once for all that it opens.
 func judge(risks []Risk, o *Options) error {
 	var errs []error
 	for _, r := range risks {
 		accepted := slices.Contains(o.AcceptRisks, r.Name) || slices.Contains(o.AcceptRisks, "all")
 		if r.Severe && !accepted {
 			errs = append(errs, fmt.Errorf("%w: %s (accept it by the name %s)", ErrUnsafe, r.Detail, r.Name))
-			continue
 		}
-		o.logger().Warn("cassandra risk: "+r.Detail, "risk", r.Name)
 	}
 	return errors.Join(errs...)
 }

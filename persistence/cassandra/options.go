@@ -89,7 +89,7 @@ type Options struct {
 
 	// AcceptRisks names risks that Open must not fail for, see [Risk]; "all" accepts all.
 	AcceptRisks []string
-	// Logger gets the risks and the driver's complaints; nil means slog.Default().
+	// Logger gets the driver's complaints; nil means slog.Default().
 	Logger *slog.Logger
 }
 

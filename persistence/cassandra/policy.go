@@ -6,6 +6,7 @@ import (
 	"hash/maphash"
 	"log/slog"
 	"maps"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -41,7 +42,9 @@ type host struct {
 	hash    uint64 // identifies the host within a set of replicas
 	stalls  int    // in a row
 	retryAt time.Time
-	down    bool // as the driver sees it; for the log
+	// For the log: whether the driver sees it as down, and where it is.
+	down    bool
+	address net.IP
 }
 
 // newHostPolicy returns a policy without hosts: the driver adds them. timeout is the
@@ -78,6 +81,18 @@ func (p *hostPolicy) RemoveHost(h *gocql.HostInfo) {
 	p.HostSelectionPolicy.RemoveHost(h)
 }
 
+// begin has the policy log to a logger from now on, and logs the hosts that are down already.
+func (p *hostPolicy) begin(log *slog.Logger) {
+	p.log.start(log)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, h := range p.hosts {
+		if h.down {
+			p.log.write(slog.LevelWarn, "cassandra node is down", "address", h.address)
+		}
+	}
+}
+
 // HostUp implements gocql.HostStateNotifier.
 func (p *hostPolicy) HostUp(h *gocql.HostInfo) {
 	p.mu.Lock()
@@ -97,7 +112,7 @@ func (p *hostPolicy) HostDown(h *gocql.HostInfo) {
 	p.mu.Lock()
 	if known := p.hosts[h.HostID()]; known != nil && !known.down {
 		p.log.write(slog.LevelWarn, "cassandra node is down", "address", h.ConnectAddress())
-		known.down = true
+		known.down, known.address = true, h.ConnectAddress()
 	}
 	p.mu.Unlock()
 	p.HostSelectionPolicy.HostDown(h)

@@ -123,8 +123,8 @@ func connectKeyspace(ctx context.Context, o *Options) (*session, error) {
 	if bareErr != nil || there {
 		return nil, err
 	}
-	return nil, fmt.Errorf("%w: there is no keyspace %s; an operator creates it, with the replication that the "+
-		"cluster needs", ErrSchema, o.Keyspace)
+	return nil, fmt.Errorf("%w: keyspace %s does not exist; create it with the replication that the cluster "+
+		"needs, or with `licensed schema apply --create-keyspace 3`", ErrSchema, o.Keyspace)
 }
 
 // keyspaceExists reports whether the keyspace exists, as the node that is asked knows.

@@ -58,7 +58,9 @@ func connect(ctx context.Context, o *Options, keyspace string) (*session, error)
 	if o.TLS != nil {
 		cfg.SslOpts = &gocql.SslOptions{Config: o.TLS, EnableHostVerification: !o.TLS.InsecureSkipVerify}
 	}
-	policy := newHostPolicy(keyspace, o.Timeout, log)
+	// A connection that fails marks its host as down, whatever the reason: the hosts are told of once a session exists.
+	hosts := &logger{}
+	policy := newHostPolicy(keyspace, o.Timeout, hosts)
 	cfg.PoolConfig.HostSelectionPolicy = policy
 	var last lastConnectError
 	cfg.ConnectObserver = &last
@@ -81,6 +83,7 @@ func connect(ctx context.Context, o *Options, keyspace string) (*session, error)
 			log.silence()
 			return nil, fmt.Errorf("connect to %s: %w", strings.Join(o.Hosts, ","), connectError(r.err, last.get()))
 		}
+		policy.begin(o.logger())
 		return &session{Session: r.session, policy: policy, levels: o.levels()}, nil
 	case <-ctx.Done():
 		log.silence()
@@ -185,6 +188,13 @@ func (l *logger) write(level slog.Level, message string, args ...any) {
 	if l.log != nil {
 		l.log.Log(context.Background(), level, message, args...)
 	}
+}
+
+// start begins the log of a logger that had none.
+func (l *logger) start(log *slog.Logger) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.log = log
 }
 
 // silence ends the log. When it returns, no message is being written.

@@ -45,7 +45,7 @@ func TestNothingThere(t *testing.T) {
 func TestSchema(t *testing.T) {
 	o := cassandratest.NewKeyspace(t, cassandratest.Shared(t))
 	ctx := t.Context()
-	wantOpenError(t, o, cassandra.ErrSchema, "there is no keyspace "+o.Keyspace)
+	wantOpenError(t, o, cassandra.ErrSchema, "keyspace "+o.Keyspace+" does not exist")
 	if _, err := cassandra.ApplySchema(ctx, o, cassandra.HotSchema,
 		cassandra.ApplyOptions{}); !errors.Is(err, cassandra.ErrSchema) {
 		t.Errorf("apply without a keyspace: %v, want ErrSchema", err)

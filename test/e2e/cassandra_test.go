@@ -20,9 +20,13 @@ func TestDevOnCassandra(t *testing.T) {
 
 	d := startRole(t, arguments...)
 	for _, words := range []string{
-		"data in cassandra " + strings.Join(o.Hosts, ","), "because this is for development", "risk replication-1",
+		"data in cassandra " + strings.Join(o.Hosts, ","), "because this is for development",
 	} {
 		d.Says(words)
+	}
+	// Store and archive share the keyspace and its risks.
+	if n := strings.Count(d.Log.String(), `"risk":"replication-1"`); n != 1 {
+		t.Errorf("the risk is told %d times", n)
 	}
 	if status, reply := d.post("AcquireLicense", acquire); status != http.StatusOK ||
 		!strings.Contains(reply, `"sequence":"4"`) {
@@ -62,8 +66,10 @@ func TestSchemaMissing(t *testing.T) {
 		}
 		return string(out)
 	}
-	if out := serve(); !strings.Contains(out, "there is no keyspace "+o.Keyspace) {
+	if out := serve(); !strings.Contains(out, "keyspace "+o.Keyspace+" does not exist") {
 		t.Errorf("no keyspace: %s", out)
+	} else if strings.Contains(out, "is down") {
+		t.Errorf("a missing keyspace is reported as a node that is down: %s", out)
 	}
 	if out, err := harness.Command(licensed(t), "schema", "apply", "--store", url, "--archive", "off",
 		"--create-keyspace", "1").CombinedOutput(); err != nil {
