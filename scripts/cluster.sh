@@ -1,12 +1,17 @@
 #!/usr/bin/env bash
 # A cluster on this machine: one Cassandra node, three licensed nodes on 127.0.0.1, 127.0.0.2 and
 # 127.0.0.3, and two gateways. It runs until Ctrl-C (or SIGTERM), which stops all of it in good order.
+# Two clusters at a time need two DIRs, two FIRSTs (or NETs) and two APIs.
 #
 # Settings, from the environment:
 #   DIR       where binaries, logs, pids and Cassandra's data are   ~/.cache/licensed-cluster
 #   STORE     URL of a store on a running Cassandra   (default: one is started in DIR)
 #   NODES     how many nodes                                        3
-#   GATEWAYS  how many gateways, on ports 8080, 8090, …             2
+#   GATEWAYS  how many gateways, on ports API, API + 10, …          2
+#   NET, FIRST  node i is on NET.(FIRST+i-1), gateways follow       127.0.0, 1
+#   API       port of the first gateway's API, on NET.FIRST         8080
+#   ADMIN     admin port of all processes                           8081
+#   PORT      Cassandra's port                                      9042
 #   HEAP      of Cassandra                                          1G
 #
 # Systems other than Linux need the addresses of nodes first: ifconfig lo0 alias 127.0.0.2, and so on.
@@ -16,6 +21,11 @@ cd "$(dirname "$0")/.."
 DIR=$(realpath -m "${DIR:-$HOME/.cache/licensed-cluster}")
 NODES=${NODES:-3}
 GATEWAYS=${GATEWAYS:-2}
+NET=${NET:-127.0.0}
+FIRST=${FIRST:-1}
+API=${API:-8080}
+ADMIN=${ADMIN:-8081}
+PORT=${PORT:-9042}
 STORE=${STORE:-}
 KEYSPACE=licensed
 pids=()
@@ -26,7 +36,10 @@ die() {
   exit 1
 }
 
-cassandra() { DIR=$DIR/cassandra LIB=${LIB:-$HOME/.cache/licensed-cassandra/lib-5.0.5} scripts/cassandra.sh "$@"; }
+# address I: of the process I; gateways come after the nodes.
+address() { echo "$NET.$((FIRST + $1 - 1))"; }
+
+cassandra() { NET=$NET FIRST=$FIRST PORT=$PORT DIR=$DIR/cassandra LIB=${LIB:-$HOME/.cache/licensed-cassandra/lib-5.0.5} scripts/cassandra.sh "$@"; }
 
 stop() {
   trap - EXIT INT TERM
@@ -40,16 +53,21 @@ stop() {
   echo "stopped; data and logs are in $DIR"
 }
 
-# run NAME ARGUMENTS…: starts a process of the cluster and waits until it is ready.
+# run NAME ARGUMENTS…: starts a process of the cluster.
 run() {
-  local name=$1 ready=$DIR/$1.ready
+  local name=$1
   shift
-  rm -f "$ready"
-  setsid "$DIR/licensed" "$@" --name "$name" --store "$STORE" --join "$join" --ready-file "$ready" >"$DIR/$name.log" 2>&1 &
+  rm -f "$DIR/$name.ready"
+  setsid "$DIR/licensed" "$@" --name "$name" --store "$STORE" --join "$join" --ready-file "$DIR/$name.ready" >"$DIR/$name.log" 2>&1 &
   pids+=($!)
+}
+
+# await NAME PID: waits until a process is ready.
+await() {
+  local name=$1
   for _ in $(seq 600); do
-    [ -e "$ready" ] && return
-    kill -0 "${pids[-1]}" 2>/dev/null || { tail -n 5 "$DIR/$name.log" >&2; die "$name ended; see $DIR/$name.log"; }
+    [ -e "$DIR/$name.ready" ] && return
+    kill -0 "$2" 2>/dev/null || { tail -n 5 "$DIR/$name.log" >&2; die "$name ended; see $DIR/$name.log"; }
     sleep 0.1
   done
   die "$name was not ready in a minute; see $DIR/$name.log"
@@ -66,30 +84,34 @@ if [ -z "$STORE" ]; then
   own_cassandra=1
   # The signal that stops this script must not reach Cassandra before the nodes are done with it.
   cassandra up 1
-  STORE="cassandra://127.0.0.1:9042/$KEYSPACE?accept_risk=replication-1"
+  STORE="cassandra://$(address 1):$PORT/$KEYSPACE?accept_risk=replication-1"
   "$DIR/licensed" schema apply --create-keyspace 1 --store "$STORE" 2>"$DIR/schema.log" >/dev/null ||
     { tail -n 5 "$DIR/schema.log" >&2; die "the schema could not be applied; see $DIR/schema.log"; }
 fi
-join=127.0.0.1
-for ((i = 2; i <= NODES; i++)); do join+=,127.0.0.$i; done
+join=$(address 1)
+for ((i = 2; i <= NODES; i++)); do join+=,$(address "$i"); done
+# All at once: members find each other as they come.
 for ((i = 1; i <= NODES; i++)); do
-  run "n$i" node --host "127.0.0.$i"
+  run "n$i" node --host "$(address "$i")" --admin "$(address "$i"):$ADMIN"
 done
 for ((i = 1; i <= GATEWAYS; i++)); do
-  run "g$i" gateway --host "127.0.0.$((NODES + i))" --listen "127.0.0.1:$((8070 + 10 * i))"
+  run "g$i" gateway --host "$(address $((NODES + i)))" --admin "$(address $((NODES + i))):$ADMIN" \
+    --listen "$(address 1):$((API + 10 * (i - 1)))"
 done
+for ((i = 1; i <= NODES; i++)); do await "n$i" "${pids[i - 1]}"; done
+for ((i = 1; i <= GATEWAYS; i++)); do await "g$i" "${pids[NODES + i - 1]}"; done
 
 echo
 echo "  store    ${STORE%%\?*}"
-for ((i = 1; i <= NODES; i++)); do echo "  n$i       pid ${pids[i - 1]}, admin http://127.0.0.$i:8081"; done
+for ((i = 1; i <= NODES; i++)); do echo "  n$i       pid ${pids[i - 1]}, admin http://$(address "$i"):$ADMIN"; done
 for ((i = 1; i <= GATEWAYS; i++)); do
-  echo "  g$i       pid ${pids[NODES + i - 1]}, API http://127.0.0.1:$((8070 + 10 * i)), admin http://127.0.0.$((NODES + i)):8081"
+  echo "  g$i       pid ${pids[NODES + i - 1]}, API http://$(address 1):$((API + 10 * (i - 1))), admin http://$(address $((NODES + i))):$ADMIN"
 done
 echo "  logs     $DIR"
 cat <<TEXT
 
 Try:
-  export LICENSED_TOKEN_FILE=$DIR/dev/all.token   # beside it is a token for each role
+  export LICENSED_SERVER=$(address 1):$API LICENSED_TOKEN_FILE=$DIR/dev/all.token   # beside it is a token for each role
   $DIR/licensectl cluster
   $DIR/licensectl acquire Bayley iphone GlowS01E01
   kill -9 ${pids[0]}      # n1: the others have its customers in about three seconds
