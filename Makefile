@@ -57,6 +57,8 @@ VALE      := bin/vale
 SECURITY  := tools/security/go.mod tools/security/go.sum
 SBOM      := bin/cyclonedx-gomod
 VULNCHECK := bin/govulncheck
+DEPLOY    := tools/deploy/go.mod tools/deploy/go.sum
+NFPM      := bin/nfpm
 
 ##@ Every day
 
@@ -160,8 +162,12 @@ proto-baseline: $(BUF) ## At a release: make today's .proto files what later one
 	$(BUF) build --as-file-descriptor-set --exclude-source-info -o proto/baseline.binpb
 
 .PHONY: release
-release: $(SBOM) ## Archives for each platform, checksums and lists of modules: VERSION=v1.2.3, SIGN_KEY=file
+release: $(SBOM) $(NFPM) ## Archives for each platform, Debian packages, checksums and lists of modules: VERSION=v1.2.3, SIGN_KEY=file
 	@scripts/release.sh '$(VERSION)'
+
+.PHONY: release-test
+release-test: $(SBOM) $(NFPM) ## Build a release of the last commit twice and compare; INSTALL=1 installs and purges its Debian package (root)
+	$(GO) test ./test/release -count=1 -v -timeout 30m -release $(if $(INSTALL),-install)
 
 .PHONY: module-path
 module-path: $(BUF) ## Give the project another module path: MODULE=example.com/org/licensed
@@ -194,6 +200,9 @@ $(GOLANGCI): $(TOOLS)
 $(SBOM) $(VULNCHECK): $(SECURITY)
 	GOWORK=off $(GO) build -C tools/security -o ../../bin/ github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod golang.org/x/vuln/cmd/govulncheck
 
+$(NFPM): $(DEPLOY)
+	GOWORK=off $(GO) build -C tools/deploy -o ../../bin/ github.com/goreleaser/nfpm/v2/cmd/nfpm
+
 # vale parses Go with cgo.
 $(VALE): $(TOOLS)
 	GOWORK=off $(GO) build -C tools -o ../bin/ github.com/vale-cli/vale/v3/cmd/vale
@@ -203,6 +212,7 @@ tidy: ## Tidy go.mod of each module
 	$(GO) mod tidy
 	$(GO) -C test mod tidy
 	$(GO) -C tools mod tidy
+	GOWORK=off $(GO) -C tools/deploy mod tidy
 
 ##@ Parts of test
 
@@ -221,6 +231,7 @@ tidy-check: ## See that go.mod of each module is tidy, and that tests run with t
 	$(GO) mod tidy -diff
 	$(GO) -C test mod tidy -diff
 	$(GO) -C tools mod tidy -diff
+	GOWORK=off $(GO) -C tools/deploy mod tidy -diff
 	@diff <(GOWORK=off $(GO) list -m -f '{{.Path}} {{.Version}}' $$(awk '/^\t/ { print $$1 }' go.mod)) \
 		<($(GO) list -m -f '{{.Path}} {{.Version}}' $$(awk '/^\t/ { print $$1 }' go.mod)) || \
 		{ echo "test/go.mod asks for other versions than go.mod: use the same in both"; exit 1; }

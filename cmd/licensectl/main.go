@@ -28,6 +28,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"licensed/internal/manpages"
 	"licensed/internal/terminal"
 	"licensed/internal/tlsfiles"
 	"licensed/internal/version"
@@ -125,6 +126,8 @@ func (p *program) rootCommand() *cobra.Command {
 			return p.checkJSON(c)
 		},
 	}
+	root.Version = version.Version()
+	root.SetVersionTemplate(versionLine())
 	root.SetOut(p.stdout)
 	root.SetErr(p.stderr)
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
@@ -166,6 +169,10 @@ func (p *program) rootCommand() *cobra.Command {
 		p.forgetCommand(), p.auditCommand())
 	add("service", p.nodeCommand(), p.clusterCommand(), p.topCommand(), p.customersCommand(), p.policyCommand(),
 		p.benchCommand(), p.versionCommand())
+	pages := manpages.Command("licensectl", p.getenv)
+	pages.Args = exactArgs("DIR")
+	pages.Annotations = map[string]string{textOnly: ""}
+	root.AddCommand(pages)
 	completeGenerated(root)
 	return root
 }
@@ -280,11 +287,14 @@ func (p *program) versionCommand() *cobra.Command {
 			if p.output == outputJSON {
 				return p.printJSON(map[string]string{"version": version.Version()})
 			}
-			_, err := fmt.Fprintln(p.stdout, "licensectl", version.Version())
+			_, err := fmt.Fprint(p.stdout, versionLine())
 			return err
 		},
 	}
 }
+
+// versionLine is what version and --version print.
+func versionLine() string { return "licensectl " + version.Version() + "\n" }
 
 // call returns a context for one answer, with the time of --timeout.
 func (p *program) call(ctx context.Context) (context.Context, context.CancelFunc) {

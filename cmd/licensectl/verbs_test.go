@@ -60,6 +60,7 @@ var verbArguments = map[string]string{
 	"export":                   "$CUSTOMER --out -",
 	"import":                   "$DIR/$FORM.jsonl",
 	"policy reload":            "",
+	"man":                      "$DIR/man",
 }
 
 // runnable calls f with all verbs of the program, their paths without the program's name. Those that cobra makes for

@@ -27,6 +27,9 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"licensed/internal/manpages"
+	"licensed/internal/version"
 )
 
 // Exit codes.
@@ -104,15 +107,19 @@ func (p *program) run(ctx context.Context, args []string) int {
 		Args:          noArguments,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
+	root.Version = version.Version()
+	root.SetVersionTemplate(versionLine())
 	root.SetOut(p.stdout)
 	root.SetErr(p.stderr)
 	root.SetArgs(args)
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (see %s --help)", newOptions().table().FlagError(err), c.CommandPath())}
 	})
+	pages := manpages.Command("licensed", p.getenv)
+	pages.Args = directory
 	root.AddCommand(p.devCommand(), p.serveCommand(), p.nodeCommand(), p.gatewayCommand(), p.schemaCommand(),
 		p.storeCommand(), p.keysCommand(), p.tokensCommand(), p.certsCommand(), p.healthCommand(),
-		p.settingsCommand(), p.versionCommand())
+		p.settingsCommand(), p.versionCommand(), pages)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK

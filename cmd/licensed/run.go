@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
+
 	"licensed/client"
 	"licensed/internal/demo"
 	"licensed/internal/node"
@@ -160,7 +162,7 @@ func explain(err error, c node.Config) error {
 	return err
 }
 
-// announce tells people and programs where the service is: on stdout, in the log, and in
+// announce tells people and programs where the service is: on stderr, as no result of the command, in the log, and in
 // the ready file.
 func (p *program) announce(ctx context.Context, n *node.Node, o *options, log *slog.Logger) error {
 	api, admin, source := "", "", "built in"
@@ -168,14 +170,11 @@ func (p *program) announce(ctx context.Context, n *node.Node, o *options, log *s
 		source = o.config.Policy
 	}
 	store := n.Store(ctx)
-	fmt.Fprintf(p.stdout, "licensed %s, policy %s (%s), data in %s\n",
+	fmt.Fprintf(p.stderr, "licensed %s, policy %s (%s), data in %s\n",
 		version.Version(), n.PolicyVersion(), source, store)
-	for _, note := range n.Notes() {
-		fmt.Fprintf(p.stdout, "  ! %s\n", note)
-	}
-	fmt.Fprintln(p.stdout)
+	fmt.Fprintln(p.stderr)
 	for _, line := range n.Ports() {
-		fmt.Fprintf(p.stdout, "  %-7s %s\n", line[0], line[1])
+		fmt.Fprintf(p.stderr, "  %-7s %s\n", line[0], line[1])
 	}
 	if a := n.Admin(); a != nil {
 		admin = a.String()
@@ -183,13 +182,17 @@ func (p *program) announce(ctx context.Context, n *node.Node, o *options, log *s
 	if a := n.API(); a != nil {
 		api = a.String()
 		// The first command a reader tries: with the address as it is.
-		fmt.Fprintf(p.stdout, `
+		fmt.Fprintf(p.stderr, `
 Try:
   curl -d '{"customerId":"Bayley","deviceId":"iphone","titleId":"GlowS01E01","commandId":"c1"}' \
     -H 'content-type: application/json' %s/licensed.v1.LicenseService/AcquireLicense
 `, n.APIURL())
 	}
-	fmt.Fprintln(p.stdout)
+	fmt.Fprintln(p.stderr)
+	// systemd, if it started the process, begins now with the units that wait for this one.
+	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+		log.Warn("systemd not notified", "error", err)
+	}
 	log.Info("ready", "api", api, "admin", admin, "data", store, "policy", n.PolicyVersion(), "pid", os.Getpid())
 	return writeReadyFile(o.readyFile, api, admin)
 }

@@ -48,7 +48,7 @@ var (
 	apiOfTools = []string{
 		"licensed/client", "licensed/licensetoken", "licensed/messages/...", "licensed/internal/auditlog",
 		"licensed/internal/clusterrates", "licensed/internal/historyjson",
-		"licensed/internal/terminal",
+		"licensed/internal/manpages", "licensed/internal/terminal",
 		"licensed/internal/tlsfiles", "licensed/internal/verify", "licensed/internal/version",
 	}
 	plantedBugs = "licensed/internal/planted"

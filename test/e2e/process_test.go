@@ -251,3 +251,45 @@ func TestSettingsCommand(t *testing.T) {
 		t.Errorf("what settings prints is not a settings file: %v: %s", err, out)
 	}
 }
+
+// TestNotifiesSystemd: the process tells the supervisor that it is ready, when it is and not before.
+func TestNotifiesSystemd(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notify")
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	t.Setenv("NOTIFY_SOCKET", path)
+	d := start(t, filepath.Join(t.TempDir(), "data"))
+	message := make([]byte, 64)
+	n, err := socket.Read(message)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(message[:n]); got != "READY=1" {
+		t.Errorf("notified %q", got)
+	}
+	if response, err := http.Get("http://" + d.Admin + "/readyz"); err != nil || response.StatusCode != http.StatusOK {
+		t.Errorf("not ready after the notice: %v", err)
+	} else {
+		response.Body.Close()
+	}
+}
+
+// TestVersion: both programs say what they are, in the two ways that people try.
+func TestVersion(t *testing.T) {
+	for _, program := range []string{licensed(t), licensectl(t)} {
+		word, err := exec.Command(program, "version").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		flag, err := exec.Command(program, "--version").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(word) != string(flag) || !strings.HasPrefix(string(word), filepath.Base(program)+" ") {
+			t.Errorf("version prints %q, --version %q", word, flag)
+		}
+	}
+}
