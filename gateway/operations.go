@@ -54,8 +54,9 @@ type Operations interface {
 	) (*licensedv1.CustomerReport, error)
 	// Import records a stretch of history, as actors.Runtime does.
 	Import(ctx context.Context, customer string, i actors.Import) (persistence.Head, error)
-	// Forget removes a customer for good.
-	Forget(ctx context.Context, customer string) (*licensedv1.ForgetCustomerResponse, error)
+	// Forget removes a customer for good. Errors: persistence.ErrNotFound for one without a history, unless it is to
+	// be removed even if it is unknown.
+	Forget(ctx context.Context, customer string, evenIfUnknown bool) (*licensedv1.ForgetCustomerResponse, error)
 	// ReloadPolicy reads the policy file again and returns the version then in force. The error says what
 	// is wrong with the file.
 	ReloadPolicy(ctx context.Context) (version string, changed bool, err error)
@@ -231,7 +232,12 @@ func (s *adminService) ForgetCustomer(
 		return nil, apiError(connect.CodePermissionDenied, licensedv1.ReasonNoReason,
 			"a customer is forgotten for a reason, stated in the header "+auth.ReasonHeader+"; not executed")
 	}
-	res, err := s.config.Operations.Forget(ctx, r.Msg.CustomerId)
+	res, err := s.config.Operations.Forget(ctx, r.Msg.CustomerId, r.Msg.EvenIfUnknown)
+	if errors.Is(err, persistence.ErrNotFound) {
+		return nil, apiError(connect.CodeNotFound, licensedv1.ReasonNoHistory, fmt.Sprintf(
+			"customer %s has no history, so nothing was forgotten; check the id, or set even_if_unknown to keep it from "+
+				"ever being used", r.Msg.CustomerId))
+	}
 	if err != nil {
 		return nil, s.failed(ctx, r.Msg.CustomerId, err, true)
 	}

@@ -84,7 +84,10 @@ func (p *past) Archive(_ context.Context, _ string, all bool) (*licensedv1.Archi
 	return &licensedv1.ArchiveCustomerResponse{Events: 7}, p.fails
 }
 
-func (p *past) Forget(_ context.Context, customer string) (*licensedv1.ForgetCustomerResponse, error) {
+func (p *past) Forget(_ context.Context, customer string, unknown bool) (*licensedv1.ForgetCustomerResponse, error) {
+	if customer == "Unknown" && !unknown {
+		return nil, persistence.ErrNotFound
+	}
 	if customer == "Absent" {
 		return nil, &persistence.ForgottenError{At: time.UnixMilli(1_700_000_000_000)}
 	}
@@ -203,6 +206,10 @@ func TestPassivateArchiveReload(t *testing.T) {
 		r := connect.NewRequest(&licensedv1.ForgetCustomerRequest{CustomerId: id})
 		r.Header().Set("Licensed-Reason", reason)
 		return a.ForgetCustomer(t.Context(), r)
+	}
+	if _, err := forget("Unknown", "x"); connect.CodeOf(err) != connect.CodeNotFound ||
+		reasonOf(err) != licensedv1.ReasonNoHistory || !strings.Contains(err.Error(), "even_if_unknown") {
+		t.Errorf("an id without a history: %v", err)
 	}
 	if res, err := forget("Bayley", "request%204711"); err != nil || res.Msg.Events != 9 {
 		t.Errorf("forget: %v, %v", res, err)

@@ -15,12 +15,16 @@ const forgetTimeout = 5 * time.Minute
 
 // forgetCommand returns the verb for AdminService.ForgetCustomer. It prints a receipt.
 func (p *program) forgetCommand() *cobra.Command {
+	unknown := false
 	c := &cobra.Command{
 		Use: "forget CUSTOMER --reason TEXT", Short: "Remove a customer for good",
 		Long: `forget deletes the history and the state of a customer in the store and in the archive. There is no way
 back, and the id is never accepted again, also not by an import: give a customer who returns another id.
 A tombstone with an HMAC of the id stays, so that nothing of the customer comes back. After a backup was
 restored that is older, run forget again. Running it again is harmless.
+
+An id without a history is an error, since it may be mistyped. With --even-if-unknown it gets a tombstone, too, so that
+nobody can ever use it.
 
 The receipt says what was deleted, and what remains elsewhere.`,
 		Example: "  licensectl forget Bayley --reason \"request 4711 of the data subject\"",
@@ -37,7 +41,9 @@ The receipt says what was deleted, and what remains elsewhere.`,
 		p.timeout = max(p.timeout, forgetTimeout)
 		ctx, cancel := p.call(c.Context())
 		defer cancel()
-		res, err := conn.admin.ForgetCustomer(ctx, &licensedv1.ForgetCustomerRequest{CustomerId: args[0]})
+		res, err := conn.admin.ForgetCustomer(ctx, &licensedv1.ForgetCustomerRequest{
+			CustomerId: args[0], EvenIfUnknown: unknown,
+		})
 		if err != nil {
 			return err
 		}
@@ -46,6 +52,7 @@ The receipt says what was deleted, and what remains elsewhere.`,
 		}
 		return p.printReceipt(args[0], res)
 	}
+	c.Flags().BoolVar(&unknown, "even-if-unknown", unknown, "also forget an id that has no history")
 	return p.customerCommand(c)
 }
 

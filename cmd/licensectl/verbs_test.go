@@ -51,7 +51,7 @@ var verbArguments = map[string]string{
 	"verify":                   "$CUSTOMER",
 	"archive":                  "$CUSTOMER",
 	"passivate":                "$CUSTOMER",
-	"forget":                   "nobody --reason why",
+	"forget":                   "nobody --even-if-unknown --reason why",
 	"audit verify":             "$DIR/audit.log",
 	"cluster drain":            "$NODE --wait 0s",
 	"cluster undrain":          "$NODE --wait 0s",

@@ -28,11 +28,14 @@ func acquireCanary(ctx context.Context, n *node.Node, command string) error {
 	return err
 }
 
-// forget has an operator forget a customer.
-func forget(ctx context.Context, a licensedv1connect.AdminServiceClient, customer string) (
-	*licensedv1.ForgetCustomerResponse, error,
-) {
+// forget has an operator forget a customer, as the changes of the request say.
+func forget(ctx context.Context, a licensedv1connect.AdminServiceClient, customer string,
+	changes ...func(*licensedv1.ForgetCustomerRequest),
+) (*licensedv1.ForgetCustomerResponse, error) {
 	r := connect.NewRequest(&licensedv1.ForgetCustomerRequest{CustomerId: customer})
+	for _, change := range changes {
+		change(r.Msg)
+	}
 	r.Header().Set("Licensed-Reason", "request%204711")
 	res, err := a.ForgetCustomer(ctx, r)
 	if err != nil {
@@ -157,6 +160,32 @@ func TestForgetCustomer(t *testing.T) {
 	}
 	if names := filesWithCanaries(t, c.Data); len(names) > 0 {
 		t.Errorf("files with canaries: %q", names)
+	}
+}
+
+// TestForgetUnknown: an id without a history, which may be mistyped, is forgotten only if the operator says so. From
+// then on nobody can use it.
+func TestForgetUnknown(t *testing.T) {
+	c, _ := agedConfig(t)
+	n := start(t, c)
+	if r, err := forget(t.Context(), admin(n), canaries[0]); connect.CodeOf(err) != connect.CodeNotFound {
+		t.Errorf("an id without a history: %v, %v", r, err)
+	}
+	if err := acquireCanary(t.Context(), n, "c1"); err != nil {
+		t.Errorf("it has a tombstone: %v", err)
+	}
+	const never = "Never"
+	even := func(r *licensedv1.ForgetCustomerRequest) { r.EvenIfUnknown = true }
+	for _, before := range []bool{false, true} {
+		if r, err := forget(t.Context(), admin(n), never, even); err != nil || r.Before != before || r.Events != 0 {
+			t.Errorf("even if unknown: %v, %v", r, err)
+		}
+	}
+	if r, err := forget(t.Context(), admin(n), never); err != nil || !r.Before {
+		t.Errorf("again, without saying so: %v, %v", r, err)
+	}
+	if err := acquireOf(t.Context(), n, never, "c1"); connect.CodeOf(err) != connect.CodeFailedPrecondition {
+		t.Errorf("a command of it: %v", err)
 	}
 }
 

@@ -145,8 +145,22 @@ func (o *operations) Import(ctx context.Context, customer string, i actors.Impor
 	return head, err
 }
 
-// Forget implements gateway.Operations.
-func (o *operations) Forget(ctx context.Context, customer string) (*licensedv1.ForgetCustomerResponse, error) {
+// Forget implements gateway.Operations. Only an id that its owner takes for a new customer is unknown: one that was
+// forgotten, or that cannot be read, is not.
+func (o *operations) Forget(
+	ctx context.Context, customer string, evenIfUnknown bool,
+) (*licensedv1.ForgetCustomerResponse, error) {
+	if !evenIfUnknown {
+		answer, err := o.n.aggregates.Query(ctx, customer, actors.HeadQuery{})
+		switch {
+		case errors.Is(err, actors.ErrForgotten), errors.Is(err, actors.ErrCorrupt), errors.Is(err, actors.ErrPanic),
+			errors.Is(err, actors.ErrImporting):
+		case err != nil:
+			return nil, err
+		case answer.Head.Sequence == 0:
+			return nil, fmt.Errorf("history of %s: %w", customer, persistence.ErrNotFound)
+		}
+	}
 	res, _, err := request[*licensedv1.ForgetCustomerResponse](ctx, o.n.aggregates, customer, &nodev1.ForgetRequest{})
 	return res, err
 }

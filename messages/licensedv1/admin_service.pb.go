@@ -1986,8 +1986,11 @@ func (x *ImportCustomerResponse) GetPresent() uint64 {
 }
 
 type ForgetCustomerRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	CustomerId    string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	CustomerId string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
+	// Also forget an id that has no history, so that nobody can ever use it. Without it such an id, which may be
+	// mistyped, is answered NOT_FOUND, NO_HISTORY, and nothing is executed.
+	EvenIfUnknown bool `protobuf:"varint,2,opt,name=even_if_unknown,json=evenIfUnknown,proto3" json:"even_if_unknown,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2027,6 +2030,13 @@ func (x *ForgetCustomerRequest) GetCustomerId() string {
 		return x.CustomerId
 	}
 	return ""
+}
+
+func (x *ForgetCustomerRequest) GetEvenIfUnknown() bool {
+	if x != nil {
+		return x.EvenIfUnknown
+	}
+	return false
 }
 
 type ForgetCustomerResponse struct {
@@ -2395,10 +2405,11 @@ const file_licensed_v1_admin_service_proto_rawDesc = "" +
 	"\x16ImportCustomerResponse\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x1a\n" +
 	"\bimported\x18\x02 \x01(\x04R\bimported\x12\x18\n" +
-	"\apresent\x18\x03 \x01(\x04R\apresent\"8\n" +
+	"\apresent\x18\x03 \x01(\x04R\apresent\"`\n" +
 	"\x15ForgetCustomerRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
-	"customerId\"\xf1\x01\n" +
+	"customerId\x12&\n" +
+	"\x0feven_if_unknown\x18\x02 \x01(\bR\revenIfUnknown\"\xf1\x01\n" +
 	"\x16ForgetCustomerResponse\x12=\n" +
 	"\fforgotten_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\vforgottenAt\x12\x16\n" +
 	"\x06before\x18\x02 \x01(\bR\x06before\x12\x14\n" +
