@@ -549,7 +549,8 @@ func (o *options) observeSettings() []settings.Setting {
 		},
 		{
 			Name: "otlp-endpoint", Value: &c.Traces.Endpoint, Unit: "URL", For: operator, Roles: all, Password: true,
-			Help:  "collector of traces (OTLP over gRPC), like http://127.0.0.1:4317",
+			Help: "collector of traces, and of the records of --audit-file (OTLP over gRPC), like " +
+				"http://127.0.0.1:4317",
 			Unset: "no traces",
 		},
 		{

@@ -64,6 +64,15 @@ type Config struct {
 	MaxBytes int64
 	// Logger hears of the last hash, and of records that cannot be written.
 	Logger *slog.Logger
+	// Listener hears what happens.
+	Listener Listener
+}
+
+// Listener hears what happens.
+type Listener struct {
+	// Appended is told of each record that was written, in their order, and of its line without the end. It must be
+	// quick; nil is not called.
+	Appended func(r Record, line []byte)
 }
 
 // Log is an open audit log. It is safe for concurrent use.
@@ -159,6 +168,9 @@ func (l *Log) Append(r Record) error {
 	}
 	l.first = cmp.Or(l.first, r.Number)
 	l.last, l.hash, l.size, l.dirty = r.Number, hashOf(line), l.size+int64(len(line))+1, true
+	if l.config.Listener.Appended != nil {
+		l.config.Listener.Appended(r, line)
+	}
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -372,6 +373,40 @@ func TestAuditFile(t *testing.T) {
 	}
 	if _, err := node.Start(t.Context(), c); err == nil || !strings.Contains(err.Error(), "audit log") {
 		t.Errorf("started with a log that was changed: %v", err)
+	}
+}
+
+// TestAuditExport: the collector gets the lines of the file, also those of the last moment.
+func TestAuditExport(t *testing.T) {
+	collected, endpoint := startCollector(t)
+	c, _ := config(t)
+	c.AuditFile, c.Traces.Endpoint = filepath.Join(t.TempDir(), "audit.log"), endpoint
+	n, err := node.Start(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := acquire(t, n, "c1"); err != nil {
+		t.Fatal(err)
+	}
+	passivate(t, n)
+	if err := n.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(c.AuditFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	collected.mu.Lock()
+	defer collected.mu.Unlock()
+	var lines strings.Builder
+	for _, r := range collected.logs {
+		fmt.Fprintln(&lines, r.Body.GetStringValue())
+		if r.EventName != "licensed.audit" || len(r.Attributes) < 4 {
+			t.Errorf("a record without its fields: %v", r)
+		}
+	}
+	if lines.Len() == 0 || lines.String() != string(content) {
+		t.Errorf("collected\n%s\nwant the file\n%s", lines.String(), content)
 	}
 }
 

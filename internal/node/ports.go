@@ -17,6 +17,7 @@ import (
 	"licensed/gateway/dashboard"
 	"licensed/gateway/server"
 	"licensed/internal/auditlog"
+	"licensed/internal/auditlog/auditexport"
 	"licensed/internal/budget"
 	"licensed/internal/lifecycle"
 	"licensed/internal/openfiles"
@@ -115,7 +116,7 @@ func (n *Node) bindAPI(context.Context) error {
 const keysPoll = time.Second
 
 // startAPI serves the API.
-func (n *Node) startAPI(context.Context) error {
+func (n *Node) startAPI(ctx context.Context) error {
 	api, _ := n.api.Get()
 	c := gateway.DefaultConfig()
 	c.MaxDeadline, c.Limits = n.config.MaxDeadline, n.config.Limits
@@ -140,12 +141,9 @@ func (n *Node) startAPI(context.Context) error {
 	}
 	c.Authenticator = n.authenticator()
 	if n.config.AuditFile != "" {
-		audit, err := auditlog.Open(auditlog.Config{File: n.config.AuditFile, Logger: n.log})
-		if err != nil {
+		if c.Audit, err = n.openAudit(ctx); err != nil {
 			return err
 		}
-		n.parts.Push("audit log", func(context.Context) error { return audit.Close() })
-		c.Audit = audit
 	}
 	if c.Fallback, err = n.openFallback(); err != nil {
 		return err
@@ -163,6 +161,25 @@ func (n *Node) startAPI(context.Context) error {
 	// Pushed last, so stopped first: open streams would hold up the port's shutdown.
 	n.parts.Push("streams", func(context.Context) error { g.EndStreams(); return nil })
 	return nil
+}
+
+// openAudit opens the audit log, whose records go to the collector of traces as well, if there is one.
+func (n *Node) openAudit(ctx context.Context) (*auditlog.Log, error) {
+	export, err := auditexport.Start(ctx, n.collector(), n.registry, n.log)
+	if err != nil {
+		return nil, err
+	}
+	n.parts.Push("export of the audit log", func(ctx context.Context) error {
+		return n.sendLast(ctx, "audit records not exported, they are in the file", export.Close)
+	})
+	audit, err := auditlog.Open(auditlog.Config{
+		File: n.config.AuditFile, Logger: n.log, Listener: auditlog.Listener{Appended: export.Appended},
+	})
+	if err != nil {
+		return nil, err
+	}
+	n.parts.Push("audit log", func(context.Context) error { return audit.Close() })
+	return audit, nil
 }
 
 // operationsConnections is the number of connections to the port of operators, a part of those that the API could

@@ -9,12 +9,17 @@ import (
 	"licensed/internal/version"
 )
 
+// collector returns where traces and audit records go, and what the process says of itself there.
+func (n *Node) collector() tracing.Config {
+	c := n.config.Traces
+	c.Instance, c.Version = n.name, version.Version()
+	return c
+}
+
 // startTraces starts exporting traces, if that is configured. A collector that is missing costs traces
 // and nothing else.
 func (n *Node) startTraces(ctx context.Context) (err error) {
-	c := n.config.Traces
-	c.Instance, c.Version = n.name, version.Version()
-	if n.tracer, err = tracing.Start(ctx, c); err != nil || n.tracer == nil {
+	if n.tracer, err = tracing.Start(ctx, n.collector()); err != nil || n.tracer == nil {
 		return err
 	}
 	n.log = slog.New(n.tracer.Log(n.log.Handler()))
@@ -22,12 +27,17 @@ func (n *Node) startTraces(ctx context.Context) (err error) {
 	return nil
 }
 
-// closeTraces sends what is left. That the collector does not take it is no reason for a stop to fail.
+// closeTraces sends what is left.
 func (n *Node) closeTraces(ctx context.Context) error {
+	return n.sendLast(ctx, "last traces lost", n.tracer.Close)
+}
+
+// sendLast sends the collector what is left. That it does not accept it is no reason for a stop to fail.
+func (n *Node) sendLast(ctx context.Context, lost string, send func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, lastTraces)
 	defer cancel()
-	if err := n.tracer.Close(ctx); err != nil {
-		n.log.Warn("last traces lost", "error", err)
+	if err := send(ctx); err != nil {
+		n.log.Warn(lost, "error", err)
 	}
 	return nil
 }

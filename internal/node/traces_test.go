@@ -10,7 +10,9 @@ import (
 	"testing"
 
 	"connectrpc.com/connect"
+	collectlogs "go.opentelemetry.io/proto/otlp/collector/logs/v1"
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	logs "go.opentelemetry.io/proto/otlp/logs/v1"
 	v1 "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/grpc"
 
@@ -24,6 +26,26 @@ type otlp struct {
 	collector.UnimplementedTraceServiceServer
 	mu    sync.Mutex
 	spans map[string]*v1.Span // by name
+	logs  []*logs.LogRecord
+}
+
+// logService is the part of it for logs.
+type logService struct {
+	collectlogs.UnimplementedLogsServiceServer
+	*otlp
+}
+
+func (c logService) Export(
+	_ context.Context, r *collectlogs.ExportLogsServiceRequest,
+) (*collectlogs.ExportLogsServiceResponse, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, resource := range r.ResourceLogs {
+		for _, scope := range resource.ScopeLogs {
+			c.logs = append(c.logs, scope.LogRecords...)
+		}
+	}
+	return &collectlogs.ExportLogsServiceResponse{}, nil
 }
 
 func (c *otlp) Export(
@@ -51,6 +73,7 @@ func startCollector(t *testing.T) (*otlp, string) {
 	c := &otlp{spans: make(map[string]*v1.Span)}
 	server := grpc.NewServer()
 	collector.RegisterTraceServiceServer(server, c)
+	collectlogs.RegisterLogsServiceServer(server, logService{otlp: c})
 	go func() { _ = server.Serve(l) }()
 	t.Cleanup(server.Stop)
 	return c, "http://" + l.Addr().String()

@@ -30,7 +30,7 @@ func anyCommand(string) bool { return true }
 
 // TopRoot implements persistence.Journal.
 func (j *journal) TopRoot(ctx context.Context, aggregate string) (persistence.Root, error) {
-	s := j.tracer.start("store read", j.tracer.parents(aggregate, anyCommand),
+	s := j.tracer.start("store read", aggregate, anyCommand,
 		attribute.String("licensed.read", "top root"))
 	root, err := j.Journal.TopRoot(ctx, aggregate)
 	if errors.Is(err, persistence.ErrNotFound) {
@@ -45,7 +45,7 @@ func (j *journal) TopRoot(ctx context.Context, aggregate string) (persistence.Ro
 func (j *journal) ReadRecords(
 	ctx context.Context, p persistence.Partition, after uint64, limit int,
 ) ([]persistence.Record, error) {
-	s := j.tracer.start("store read", j.tracer.parents(p.Aggregate, anyCommand),
+	s := j.tracer.start("store read", p.Aggregate, anyCommand,
 		attribute.String("licensed.read", "records"))
 	records, err := j.Journal.ReadRecords(ctx, p, after, limit)
 	s.end(err)
@@ -54,8 +54,8 @@ func (j *journal) ReadRecords(
 
 // PutRoot implements persistence.Journal.
 func (j *journal) PutRoot(ctx context.Context, r *persistence.Root, done func(error)) {
-	s := j.tracer.start("store put root", j.tracer.parents(r.Key.Aggregate, anyCommand))
-	if len(s) == 0 {
+	s := j.tracer.start("store put root", r.Key.Aggregate, anyCommand)
+	if len(s.all) == 0 {
 		j.Journal.PutRoot(ctx, r, done)
 		return
 	}
@@ -67,15 +67,15 @@ func (j *journal) PutRoot(ctx context.Context, r *persistence.Root, done func(er
 
 // Append implements persistence.Journal.
 func (j *journal) Append(ctx context.Context, m *persistence.Mutation, done func(error)) {
-	s := j.tracer.start("store append", j.tracer.parents(m.Partition.Aggregate, func(command string) bool {
+	s := j.tracer.start("store append", m.Partition.Aggregate, func(command string) bool {
 		for i := range m.Records {
 			if m.Records[i].CommandID == command {
 				return true
 			}
 		}
 		return false
-	}), attribute.Int("licensed.records", len(m.Records)))
-	if len(s) == 0 {
+	}, attribute.Int("licensed.records", len(m.Records)))
+	if len(s.all) == 0 {
 		j.Journal.Append(ctx, m, done)
 		return
 	}

@@ -21,9 +21,12 @@ package tracing
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 	"sync"
 
 	"connectrpc.com/connect"
@@ -64,6 +67,12 @@ func (c Config) Check() error {
 	return nil
 }
 
+// Resource returns what the process says of itself to a collector.
+func (c Config) Resource() *resource.Resource {
+	return resource.NewSchemaless(attribute.String("service.name", "licensed"),
+		attribute.String("service.instance.id", c.Instance), attribute.String("service.version", c.Version))
+}
+
 // Tracer makes spans. A nil *Tracer makes none. Safe for concurrent use.
 type Tracer struct {
 	provider *sdktrace.TracerProvider
@@ -90,9 +99,7 @@ func Start(ctx context.Context, c Config) (*Tracer, error) {
 // New returns a tracer with span processors of the caller's.
 func New(c Config, options ...sdktrace.TracerProviderOption) *Tracer {
 	ratio := sdktrace.TraceIDRatioBased(c.Ratio)
-	about := resource.NewSchemaless(attribute.String("service.name", "licensed"),
-		attribute.String("service.instance.id", c.Instance), attribute.String("service.version", c.Version))
-	options = append(options, sdktrace.WithResource(about),
+	options = append(options, sdktrace.WithResource(c.Resource()),
 		// Without the second option, a client could have each of its calls traced.
 		sdktrace.WithSampler(sdktrace.ParentBased(ratio, sdktrace.WithRemoteParentSampled(ratio))))
 	provider := sdktrace.NewTracerProvider(options...)
@@ -160,11 +167,11 @@ func (t *Tracer) Request(ctx context.Context, aggregate, command string) (contex
 		name = "actor query"
 	}
 	ctx, span := t.tracer.Start(ctx, name, trace.WithAttributes(
-		attribute.String("licensed.aggregate", aggregate), attribute.String("licensed.command_id", command)))
+		attribute.String("licensed.customer_hash", hashOf(aggregate)), attribute.String("licensed.command_id", command)))
 	t.begin(aggregate, command, span.SpanContext())
 	return ctx, func(err error) {
 		t.end(aggregate, command)
-		finish(span, err)
+		finish(span, aggregate, err)
 	}
 }
 
@@ -201,32 +208,57 @@ func (t *Tracer) parents(aggregate string, wanted func(command string) bool) []t
 	return out
 }
 
-// spans are those of one piece of work in the traces of all requests that wait for it.
-type spans []trace.Span
+// hashOf returns what stands for a customer in traces, which more people read than may know the ids of customers: the
+// first 16 digits of the SHA-256 of the id in hex. Who has an id finds its traces.
+func hashOf(aggregate string) string {
+	sum := sha256.Sum256([]byte(customerOf(aggregate)))
+	return hex.EncodeToString(sum[:8])
+}
 
-// start begins a span in the trace of each parent. There are none for work that no traced
-// request waits for.
-func (t *Tracer) start(name string, parents []trace.SpanContext, attributes ...attribute.KeyValue) spans {
-	out := make(spans, 0, len(parents))
-	for _, p := range parents {
+// customerOf returns the id of an aggregate's customer.
+func customerOf(aggregate string) string {
+	if i := strings.LastIndexByte(aggregate, ':'); i >= 0 {
+		return aggregate[:i]
+	}
+	return aggregate
+}
+
+// spans are those of one piece of work for an aggregate in the traces of all requests that wait for it.
+type spans struct {
+	aggregate string
+	all       []trace.Span
+}
+
+// start begins a span in the trace of each request that is wanted. There are none for work that no traced request
+// waits for.
+func (t *Tracer) start(
+	name, aggregate string, wanted func(command string) bool, attributes ...attribute.KeyValue,
+) spans {
+	out := spans{aggregate: aggregate}
+	for _, p := range t.parents(aggregate, wanted) {
 		_, s := t.tracer.Start(trace.ContextWithSpanContext(context.Background(), p), name,
 			trace.WithAttributes(attributes...))
-		out = append(out, s)
+		out.all = append(out.all, s)
 	}
 	return out
 }
 
 // end ends the spans.
 func (s spans) end(err error) {
-	for _, span := range s {
-		finish(span, err)
+	for _, span := range s.all {
+		finish(span, s.aggregate, err)
 	}
 }
 
-// finish ends a span; a request whose client gave up is no error of the service.
-func finish(s trace.Span, err error) {
+// finish ends a span; a request whose client gave up is no error of the service. What the error says of the customer
+// is hidden, as in hashOf.
+func finish(s trace.Span, aggregate string, err error) {
 	if err != nil && !errors.Is(err, context.Canceled) {
-		s.SetStatus(codes.Error, err.Error())
+		text := err.Error()
+		if id := customerOf(aggregate); id != "" {
+			text = strings.ReplaceAll(text, id, hashOf(aggregate))
+		}
+		s.SetStatus(codes.Error, text)
 	}
 	s.End()
 }

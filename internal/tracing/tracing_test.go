@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -93,6 +94,23 @@ func TestJournal(t *testing.T) {
 	wait(func(done func(error)) { j.Append(t.Context(), mutation(3, "c1"), done) })
 	if len(recorder.Ended()) != n {
 		t.Error("a request that ended is still traced")
+	}
+}
+
+// TestCustomersAreHidden: no span has the id of a customer, also not in an error. Who has the id finds its spans.
+func TestCustomersAreHidden(t *testing.T) {
+	tracer, recorder := newTracer(1)
+	ctx, _ := traced(t.Context())
+	_, end := tracer.Request(ctx, "Bayley:Test", "c1")
+	end(errors.New("history of Bayley: Bayley:Test is damaged"))
+	spans := recorder.Ended()
+	if len(spans) != 1 {
+		t.Fatalf("%d spans", len(spans))
+	}
+	all := fmt.Sprint(spans[0].Name(), spans[0].Attributes(), spans[0].Status(), spans[0].Events())
+	const hash = "68cef93fc98138a4" // printf Bayley | sha256sum | cut -c 1-16
+	if strings.Contains(all, "Bayley") || strings.Count(all, hash) != 3 {
+		t.Errorf("a span says %s", all)
 	}
 }
 
