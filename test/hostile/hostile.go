@@ -31,6 +31,8 @@ type Target struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// TLS is for an encrypted API; nil if it is not.
 	TLS *tls.Config
+	// Token is the bearer token of each request; empty for none.
+	Token string
 }
 
 // Attack is what a hostile client does.
@@ -131,6 +133,7 @@ type Counts struct {
 // Running is an attack in progress. Safe for concurrent use.
 type Running struct {
 	attack                                         Attack
+	to                                             Target
 	connections, closed, streams, refused, accepts atomic.Int64
 	readers                                        sync.WaitGroup
 
@@ -141,7 +144,7 @@ type Running struct {
 // Start makes the connections and begins the requests, those of all connections at the same time. It returns when all
 // is sent that the server takes, and holds it until Stop. Connections and streams that the server ends are no errors.
 func (a Attack) Start(ctx context.Context, to Target) (*Running, error) {
-	r := &Running{attack: a}
+	r := &Running{attack: a, to: to}
 	var (
 		failed error
 		all    sync.WaitGroup
@@ -176,16 +179,17 @@ func (a Attack) Run(ctx context.Context, to Target, hold time.Duration) (sum Cou
 	for ctx.Err() == nil {
 		r, err := a.Start(ctx, to)
 		if err == nil {
-			wait(ctx, hold)
+			Wait(ctx, hold)
 			sum.add(r.Stop())
 			continue
 		}
-		wait(ctx, min(hold, time.Second)) // The server may be down.
+		Wait(ctx, min(hold, time.Second)) // The server may be down.
 	}
 	return sum
 }
 
-func wait(ctx context.Context, d time.Duration) {
+// Wait waits for a time, or until ctx ends.
+func Wait(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():
 	case <-time.After(d):
@@ -218,6 +222,15 @@ func (r *Running) Stop() Counts {
 	return counts
 }
 
+// host returns what requests say whom they are for.
+func (to Target) host() string {
+	host, _, err := net.SplitHostPort(to.Address)
+	if err != nil {
+		return to.Address
+	}
+	return host
+}
+
 func (to Target) dial(ctx context.Context) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
@@ -234,7 +247,9 @@ func (to Target) dial(ctx context.Context) (net.Conn, error) {
 		return conn, err
 	}
 	config := to.TLS.Clone()
-	config.NextProtos = []string{http2.NextProtoTLS}
+	if len(config.NextProtos) == 0 {
+		config.NextProtos = []string{http2.NextProtoTLS}
+	}
 	if config.ServerName == "" {
 		config.ServerName, _, _ = net.SplitHostPort(to.Address)
 	}

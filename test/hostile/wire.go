@@ -34,8 +34,12 @@ func (r *Running) use(ctx context.Context, conn net.Conn) {
 // request writes a request of HTTP/1.1, as far as it goes.
 func (r *Running) request(w io.Writer) error {
 	a := &r.attack
-	if _, err := fmt.Fprintf(w, "POST %s HTTP/1.1\r\nHost: licensed\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n",
-		a.Path, a.ContentType, a.Declared); err != nil {
+	authorization := ""
+	if r.to.Token != "" {
+		authorization = "Authorization: Bearer " + r.to.Token + "\r\n"
+	}
+	if _, err := fmt.Fprintf(w, "POST %s HTTP/1.1\r\nHost: %s\r\n%sContent-Type: %s\r\nContent-Length: %d\r\n\r\n",
+		a.Path, r.to.host(), authorization, a.ContentType, a.Declared); err != nil {
 		return err
 	}
 	for rest := a.Body; len(rest) > 0; {
@@ -71,10 +75,17 @@ func (r *Running) begin(f *http2.Framer, stream uint32) error {
 	var block bytes.Buffer
 	encoder := hpack.NewEncoder(&block)
 	encoder.SetMaxDynamicTableSize(0)
-	for _, h := range [][2]string{
-		{":method", "POST"}, {":scheme", "http"}, {":authority", "licensed"}, {":path", a.Path},
+	fields := [][2]string{
+		{":method", "POST"}, {":scheme", "http"}, {":authority", r.to.host()}, {":path", a.Path},
 		{"content-type", a.ContentType}, {"content-length", strconv.Itoa(a.Declared)},
-	} {
+	}
+	if r.to.TLS != nil {
+		fields[1][1] = "https"
+	}
+	if r.to.Token != "" {
+		fields = append(fields, [2]string{"authorization", "Bearer " + r.to.Token})
+	}
+	for _, h := range fields {
 		if err := encoder.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]}); err != nil {
 			return err
 		}

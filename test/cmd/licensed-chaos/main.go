@@ -2,6 +2,7 @@
 //
 //	licensed-chaos run       start a deployment, or attach to one, and break it
 //	licensed-chaos outage    take all of Cassandra away under load, and judge what devices noticed
+//	licensed-chaos hostile   attack a protected cluster, and say which attack succeeded
 //	licensed-chaos check     judge the directory of a run again
 //	licensed-chaos report    draw the page of a run again
 //	licensed-chaos sum       add up several runs
@@ -70,7 +71,7 @@ the history exactly once.`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
 	})
-	root.AddCommand(runCommand(), outageCommand(), checkCommand(), reportCommand(), sumCommand(), policyCommand())
+	root.AddCommand(runCommand(), outageCommand(), hostileCommand(), checkCommand(), reportCommand(), sumCommand(), policyCommand())
 	err := root.ExecuteContext(ctx)
 	var usage usageError
 	switch {
