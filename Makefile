@@ -18,7 +18,7 @@ MINUTES   ?= 60
 CHAOSSEED ?= 0
 CHAOS     ?=
 # make fuzz: how long for each fuzzer.
-FUZZTIME ?= 10s
+FUZZTIME ?= 60s
 # make bench: which benchmarks, where, and how long for each that does not say so itself.
 BENCH     ?= ^Benchmark(Runtime|Pebble|PebbleHotCustomer|AppendOverRaw|Gateway|Service|ResidentCustomer|ColdActivation|WakeFromArchive|Wakings|BytesPerEvent|Cluster)$$
 BENCHPKG  ?= ./test/bench ./persistence/pebble ./gateway ./internal/node
@@ -112,7 +112,7 @@ chaos-mutants: ## Plant each bug that only chaos can find, and see that a run of
 	$(GO) test ./test/chaos -run 'Mutants$$' -count=1 -timeout 60m -v -mutants
 
 .PHONY: fuzz
-fuzz: ## Run every fuzzer for FUZZTIME=10s
+fuzz: ## Run every fuzzer for FUZZTIME=60s
 	@scripts/fuzz.sh $(FUZZTIME)
 
 .PHONY: bench

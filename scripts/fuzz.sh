@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Runs every fuzzer of the module for a while: scripts/fuzz.sh 10s
+# Runs every fuzzer of the module for a while: scripts/fuzz.sh 60s
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-time=${1:-10s}
+time=${1:-60s}
 found=0
 while IFS=: read -r file name; do
   found=1

@@ -625,6 +625,60 @@ func FuzzNews(f *testing.F) {
 	})
 }
 
+// FuzzMember: whatever a process says of itself, and answers to probes, it is refused, or is listed until it leaves.
+// Nobody else is listed in its place, and this member's own clock is compared with nothing that is not a time.
+func FuzzMember(f *testing.F) {
+	meta := func(m *clusterv1.Meta) []byte {
+		b, err := proto.Marshal(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		return b
+	}
+	f.Add("b", meta(&clusterv1.Meta{}), clockPayload(time.Unix(1, 0)), int64(time.Millisecond))
+	f.Add("b/1", meta(&clusterv1.Meta{
+		Incarnation: make([]byte, 16), NodeAddress: "127.0.0.1:7947", Roles: []clusterv1.Role{1, 99}, Capacity: -1,
+		ClusterId: make([]byte, 16), Draining: true, Unreachable: true,
+	}), []byte{1}, int64(time.Second))
+	f.Add("", []byte{0xff}, []byte{}, int64(-1))
+	c := quick("a")
+	c.JoinEvery, c.SyncEvery, c.ProbeEvery = time.Hour, time.Hour, time.Hour
+	m, err := Start(c)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { _ = m.Abandon() })
+	own := m.ID()
+	f.Fuzz(func(t *testing.T, name string, meta, payload []byte, rtt int64) {
+		n := &memberlist.Node{
+			Name: name, Addr: net.IPv4(192, 0, 2, 1), Port: 7946, Meta: meta, PMin: protocolVersion, PMax: protocolVersion,
+			PCur: protocolVersion, DMin: delegateVersion, DMax: delegateVersion, DCur: delegateVersion,
+		}
+		d := delegate{m.run()}
+		if name == own {
+			return
+		}
+		_ = d.NotifyAlive(n) // Refused or not: memberlist would go on only without an error.
+		d.NotifyJoin(n)
+		d.NotifyPingComplete(n, time.Duration(rtt), payload)
+		listed := 0
+		for _, o := range m.Members() {
+			if o.ID == name {
+				listed++
+			} else if o.ID != own {
+				t.Errorf("%q is listed as %q", name, o.ID)
+			}
+		}
+		if listed != 1 {
+			t.Errorf("%q is listed %d times", name, listed)
+		}
+		d.NotifyLeave(n)
+		if len(m.Members()) != 1 {
+			t.Errorf("members after %q left: %v", name, m.Members())
+		}
+	})
+}
+
 func TestLogLevels(t *testing.T) {
 	var b strings.Builder
 	l := logger(slog.New(slog.NewTextHandler(&b, &slog.HandlerOptions{Level: slog.LevelInfo})))

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"licensed/persistence"
 )
 
@@ -87,6 +89,51 @@ func FuzzRootAggregate(f *testing.F) {
 		id, ok := rootAggregate(b)
 		if ok && !bytes.HasPrefix(b, appendAggregate(nil, kindRoot, id)) {
 			t.Errorf("%x is not a key of %q", b, id)
+		}
+	})
+}
+
+// FuzzScanPosition lists aggregates after any position, which comes from a file: all that is listed exists, is in
+// order, and is not listed again on the next page; without a position all are.
+func FuzzScanPosition(f *testing.F) {
+	s := openTest(f, vfs.NewMem())
+	var all []string
+	for _, id := range []string{"a:X", "ab:X", "b:X", "\u00fc:X", "z:X"} {
+		done := make(chan error, 1)
+		s.PutRoot(f.Context(), &persistence.Root{
+			Key: persistence.RootKey{Aggregate: id, Epoch: 1, Version: 1}, Incarnation: persistence.Incarnation{1},
+		}, func(err error) { done <- err })
+		if err := <-done; err != nil {
+			f.Fatal(err)
+		}
+		all = append(all, id)
+	}
+	for _, position := range append(all, "", "a", "a:X\x00", "\x00", "\xff", "b:X\xff") {
+		f.Add(position, 2)
+	}
+	f.Fuzz(func(t *testing.T, position string, limit int) {
+		limit = 1 + max(limit, -limit-1)%8
+		var listed []string
+		for after := position; ; {
+			page, err := s.Aggregates(t.Context(), after, limit)
+			if err != nil {
+				t.Fatalf("after %q: %v", after, err)
+			}
+			listed = append(listed, page...)
+			if len(page) < limit {
+				break
+			}
+			if after = page[len(page)-1]; len(listed) > len(all) {
+				t.Fatalf("after %q: %q again and again", position, listed)
+			}
+		}
+		for i, id := range listed {
+			if !slices.Contains(all, id) || i > 0 && bytes.Compare([]byte(listed[i-1]), []byte(id)) >= 0 {
+				t.Errorf("after %q: %q", position, listed)
+			}
+		}
+		if position == "" && len(listed) != len(all) {
+			t.Errorf("all: %q", listed)
 		}
 	})
 }
