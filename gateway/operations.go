@@ -235,8 +235,8 @@ func (s *adminService) ForgetCustomer(
 	res, err := s.config.Operations.Forget(ctx, r.Msg.CustomerId, r.Msg.EvenIfUnknown)
 	if errors.Is(err, persistence.ErrNotFound) {
 		return nil, apiError(connect.CodeNotFound, licensedv1.ReasonNoHistory, fmt.Sprintf(
-			"customer %s has no history, so nothing was forgotten; check the id, or set even_if_unknown to keep it from "+
-				"ever being used", r.Msg.CustomerId))
+			"customer %s has no history, so nothing was forgotten; check the id, or set even_if_unknown to keep it "+
+				"from ever being used", r.Msg.CustomerId))
 	}
 	if err != nil {
 		return nil, s.failed(ctx, r.Msg.CustomerId, err, true)

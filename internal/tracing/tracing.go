@@ -167,7 +167,8 @@ func (t *Tracer) Request(ctx context.Context, aggregate, command string) (contex
 		name = "actor query"
 	}
 	ctx, span := t.tracer.Start(ctx, name, trace.WithAttributes(
-		attribute.String("licensed.customer_hash", hashOf(aggregate)), attribute.String("licensed.command_id", command)))
+		attribute.String("licensed.customer_hash", hashOf(aggregate)),
+		attribute.String("licensed.command_id", command)))
 	t.begin(aggregate, command, span.SpanContext())
 	return ctx, func(err error) {
 		t.end(aggregate, command)
