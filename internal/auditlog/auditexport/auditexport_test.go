@@ -129,7 +129,7 @@ func TestSlowCollector(t *testing.T) {
 	}
 }
 
-// TestNoCollector: records that the collector does not accept are counted, and the log says so once.
+// TestNoCollector: records that the collector does not accept are counted, and the log reports it once.
 func TestNoCollector(t *testing.T) {
 	f := &fake{fails: true}
 	e, l, _, logged := open(t, f)

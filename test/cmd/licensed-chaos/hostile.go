@@ -44,7 +44,7 @@ It exits with 1 if an attack succeeded.`,
 	f.IntVar(&o.Nodes, "nodes", 3, "`number` of nodes")
 	f.IntVar(&o.Gateways, "gateways", 2, "`number` of gateways")
 	f.DurationVar(&o.Hold, "hold", 5*time.Second, "time that each flood lasts")
-	f.StringVar(&o.Only, "only", "", "run the attacks whose `GROUP: NAME` has this in it")
+	f.StringSliceVar(&o.Only, "only", nil, "run the attacks whose `GROUP: NAME` has one of these in it (default all)")
 	f.StringSliceVar(&o.Without, "without", nil, "`settings` to leave out, to see that the attacks find it")
 	f.StringSliceVar(&o.Risks, "accept-risk", nil, "`risks` that the processes accept")
 	f.StringVar(&o.report, "report", "", "`file` to write the results to, as JSON")

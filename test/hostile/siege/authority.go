@@ -63,7 +63,7 @@ type identity struct {
 	uri string
 	// hosts are the addresses that it is valid for.
 	hosts []string
-	// expired says that its time is over.
+	// expired says that it is no longer valid.
 	expired bool
 }
 

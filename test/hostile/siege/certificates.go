@@ -51,7 +51,7 @@ func (s *siege) peer(ctx context.Context, m *member, certificates []tls.Certific
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
-	// "2" is the present wire version; a process of another one says so, which is no refusal of the attacker.
+	// "2" is the present wire version; a process of another one reports it, which is no refusal of the attacker.
 	ctx = metadata.NewOutgoingContext(ctx, metadata.Pairs("wire-version", "2", "cluster-bin", clusterName))
 	stream, err := conn.NewStream(ctx, exchange, exchangePath)
 	if err != nil {

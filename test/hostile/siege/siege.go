@@ -136,7 +136,9 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	hostile.Wait(ctx, o.Hold)
 	report.Alone = s.good.since(began)
 	for _, a := range Attacks() {
-		if !strings.Contains(a.Group+": "+a.Name, o.Only) {
+		if len(o.Only) > 0 && !slices.ContainsFunc(o.Only, func(part string) bool {
+			return strings.Contains(a.Group+": "+a.Name, part)
+		}) {
 			continue
 		}
 		result, err := s.attack(ctx, a, base)

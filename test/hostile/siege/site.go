@@ -47,8 +47,8 @@ type Options struct {
 	Without, Risks []string
 	// Hold is the time for which each attack lasts (default 5 s).
 	Hold time.Duration
-	// Only runs the attacks whose group or name has this in it; empty: all.
-	Only string
+	// Only runs the attacks whose "group: name" has one of these in it; empty: all.
+	Only []string
 	// Log is told what happens.
 	Log func(format string, arguments ...any)
 }
