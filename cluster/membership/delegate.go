@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/memberlist"
 	"google.golang.org/protobuf/proto"
 
+	"licensed/internal/networks"
 	"licensed/messages/clusterv1"
 	"licensed/persistence"
 )
@@ -47,6 +48,9 @@ func (d delegate) NotifyAlive(n *memberlist.Node) error {
 	if n.PCur != protocolVersion || n.PMin > protocolVersion || n.PMax < protocolVersion ||
 		n.DCur != delegateVersion || n.DMin > delegateVersion || n.DMax < delegateVersion {
 		return errVersion
+	}
+	if err := d.m.config.Networks.CheckIP(n.Addr); err != nil {
+		return err
 	}
 	d.m.mu.Lock()
 	defer d.m.mu.Unlock()
@@ -220,7 +224,7 @@ func logger(l *slog.Logger) *log.Logger { return log.New(logWriter{l}, "", 0) }
 
 // quietly is what memberlist logs and what is told elsewhere, or what every unknown process can cause.
 var quietly = []string{
-	errStranger.Error(), errFormer.Error(), errVersion.Error(), errUnproven.Error(),
+	errStranger.Error(), errFormer.Error(), errVersion.Error(), errUnproven.Error(), networks.ErrOutside.Error(),
 	"Conflicting address", // NotifyConflict
 	"Got ping for unexpected node",
 }

@@ -17,6 +17,8 @@ import (
 
 	"github.com/hashicorp/go-msgpack/v2/codec"
 	"github.com/hashicorp/memberlist"
+
+	"licensed/internal/networks"
 )
 
 // guard is the network as memberlist sees it. Without it an unknown process chooses what memberlist allocates: it
@@ -25,6 +27,7 @@ import (
 // queue. A key does not help: memberlist buffers 20 MiB of a stream before it decrypts. So the guard
 //
 //   - reads the message of a stream itself, up to a limit, and checks that every length in it is true;
+//   - refuses packets and streams from outside the networks of the members, if they are given;
 //   - refuses compressed messages and all others that members of this program do not send;
 //   - limits streams by number, per host and in all, and the bytes that they hold together;
 //   - checks packets in the same way, and copies them so that they keep only their own size;
@@ -40,6 +43,7 @@ type guard struct {
 	log       *slog.Logger
 	keyed     bool
 	maxStream int // bytes
+	networks  networks.List
 	own       string
 	doubted   atomic.Bool // the member own should give up that id
 	doubt     func()      // called after doubted was set. It must not block.
@@ -160,7 +164,11 @@ func (g *guard) pumpPackets() {
 		case <-g.done:
 			return
 		case p := <-g.NodeAwareTransport.PacketCh():
-			if err := g.checkPacket(p.Buf); err != nil {
+			err := g.networks.Check(p.From)
+			if err == nil {
+				err = g.checkPacket(p.Buf)
+			}
+			if err != nil {
 				g.log.Warn("gossip packet refused", "from", p.From.String(), "bytes", len(p.Buf), "error", err)
 				continue
 			}
@@ -183,6 +191,11 @@ func (g *guard) pumpStreams() {
 		case <-g.done:
 			return
 		case c := <-g.NodeAwareTransport.StreamCh():
+			if err := g.networks.Check(c.RemoteAddr()); err != nil {
+				g.log.Warn("gossip stream refused", "from", c.RemoteAddr().String(), "error", err)
+				_ = c.Close()
+				continue
+			}
 			release, ok := g.admit(c.RemoteAddr())
 			if !ok {
 				g.log.Warn("gossip stream refused: too many are open", "from", c.RemoteAddr().String(),

@@ -53,6 +53,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
+	"licensed/internal/networks"
 	"licensed/messages/clusterv1"
 	"licensed/persistence"
 )
@@ -75,10 +76,12 @@ type Config struct {
 	// JoinEvery is the time between attempts to reach seeds and lost members that are not in the list
 	// (default 5 s).
 	JoinEvery time.Duration
-	// Label keeps clusters apart: members with another one are not heard. Key, if set, encrypts gossip:
-	// 16, 24 or 32 bytes, the same for all.
+	// Label keeps clusters apart: members with another one are not heard. Keys encrypt gossip; nil: it is not
+	// encrypted.
 	Label string
-	Key   []byte
+	Keys  *Keys
+	// Networks from which packets and connections are accepted, and of which members may be. Empty: all.
+	Networks networks.List
 	// ProbeEvery and ProbeTimeout are how often one of the others is probed and how long an answer may
 	// take (defaults 500 ms and 200 ms). SuspicionMult times ProbeEvery, more in large clusters, is how
 	// long a suspect has to prove itself alive (default 3). Less finds failures faster and wrongly more
@@ -269,7 +272,8 @@ func (m *Membership) newRun() *run {
 	// remembers of the former run, such as that it left.
 	c := &m.config
 	r := &run{m: m, id: newID(c.Name), members: map[string]*peer{}}
-	r.guard = newGuard(m.network, len(c.Key) > 0, c.MaxState, c.Log)
+	r.guard = newGuard(m.network, c.Keys != nil, c.MaxState, c.Log)
+	r.guard.networks = c.Networks
 	r.guard.own, r.guard.doubt = r.id, func() { signal(m.doubted) }
 	return r
 }
@@ -280,8 +284,8 @@ func (r *run) create() (err error) {
 	mc := memberlist.DefaultLANConfig()
 	mc.Name, mc.BindAddr, mc.BindPort = r.id, r.m.bind.host, r.m.bind.port
 	mc.AdvertiseAddr, mc.AdvertisePort = r.m.advertise.host, cmp.Or(r.m.advertise.port, r.m.bind.port)
-	if len(c.Key) > 0 {
-		mc.SecretKey = c.Key
+	if c.Keys != nil {
+		mc.Keyring = c.Keys.ring
 	}
 	mc.Label = c.Label
 	mc.ProbeInterval, mc.ProbeTimeout, mc.SuspicionMult = c.ProbeEvery, c.ProbeTimeout, c.SuspicionMult

@@ -261,15 +261,14 @@ func TestNews(t *testing.T) {
 }
 
 func TestStrangersAreNotHeard(t *testing.T) {
-	key := []byte("0123456789abcdef")
 	for name, change := range map[string]func(*Config){
 		"another label": func(c *Config) { c.Label = "other" },
-		"another key":   func(c *Config) { c.Key = []byte("fedcba9876543210") },
-		"no key":        func(c *Config) { c.Key = nil },
+		"another key":   func(c *Config) { c.Keys = newKeys(t, "f") },
+		"no key":        func(c *Config) { c.Keys = nil },
 	} {
 		t.Run(name, func(t *testing.T) {
 			ca, cb, cc := quick("a"), quick("b"), quick("c")
-			ca.Key, cb.Key, cc.Key = key, key, key
+			ca.Keys, cb.Keys, cc.Keys = newKeys(t, "0"), newKeys(t, "0"), newKeys(t, "0")
 			a := start(t, ca)
 			cb.Join, cc.Join = []string{a.Address()}, []string{a.Address()}
 			change(&cb)
@@ -286,9 +285,9 @@ func TestStrangersAreNotHeard(t *testing.T) {
 func TestBadConfig(t *testing.T) {
 	for name, change := range map[string]func(*Config){
 		"name": func(c *Config) { c.Name = "" }, "bind": func(c *Config) { c.Bind = "nowhere" },
-		"key": func(c *Config) { c.Key = []byte("short") }, "advertise": func(c *Config) { c.Advertise = "nowhere" },
-		"meta": func(c *Config) { c.Meta = &clusterv1.Meta{Version: strings.Repeat("x", 600)} },
-		"port": func(c *Config) { c.Bind = "127.0.0.1:x" },
+		"advertise": func(c *Config) { c.Advertise = "nowhere" },
+		"meta":      func(c *Config) { c.Meta = &clusterv1.Meta{Version: strings.Repeat("x", 600)} },
+		"port":      func(c *Config) { c.Bind = "127.0.0.1:x" },
 	} {
 		c := quick("a")
 		change(&c)

@@ -88,7 +88,7 @@ const (
 // disown tells others that a former id of this process is gone, in a way that no forged message overrules. Members
 // that miss it find out with their next probe.
 func (r *run) disown(former string) {
-	if len(r.m.config.Key) > 0 {
+	if r.m.config.Keys != nil {
 		return // Only a member could have forged a message.
 	}
 	var message []byte

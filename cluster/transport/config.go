@@ -12,6 +12,7 @@ import (
 
 	"licensed/actors"
 	"licensed/cluster/membership"
+	"licensed/internal/networks"
 	"licensed/messages/clusterv1"
 	"licensed/persistence"
 )
@@ -94,6 +95,9 @@ type Config struct {
 	// so that it may change, and belongs to nobody; it must be safe for concurrent use.
 	ServerTLS *tls.Config
 	ClientTLS func() *tls.Config
+
+	// Networks from which connections are accepted. Empty: all.
+	Networks networks.List
 
 	// Handler answers; nil: this process answers nothing.
 	Handler Handler

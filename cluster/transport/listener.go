@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"licensed/internal/budget"
+	"licensed/internal/networks"
 )
 
 // listener bounds the connections that are accepted and what gRPC holds of each, of all addresses together and of each.
@@ -17,6 +18,7 @@ type listener struct {
 	net.Listener
 	connections, unfinished *budget.Budget
 	rejected                func(reason string)
+	networks                networks.List
 
 	mu    sync.Mutex
 	conns map[string]*acceptedConn // by remote address with port
@@ -28,7 +30,7 @@ const minShare = 16
 
 func newListener(l net.Listener, c *Config) *listener {
 	return &listener{
-		Listener: l, rejected: c.Listener.Rejected, conns: map[string]*acceptedConn{},
+		Listener: l, rejected: c.Listener.Rejected, networks: c.Networks, conns: map[string]*acceptedConn{},
 		// It is rounded down.
 		connections: budget.New("connections", int64(c.MaxPeers),
 			budget.Each{Address: max(0.5, (minShare+0.5)/float64(c.MaxPeers))}),
@@ -36,12 +38,17 @@ func newListener(l net.Listener, c *Config) *listener {
 	}
 }
 
-// Accept implements net.Listener. It closes connections that are too many.
+// Accept implements net.Listener. It closes connections that are too many, or from other networks.
 func (l *listener) Accept() (net.Conn, error) {
 	for {
 		raw, err := l.Listener.Accept()
 		if err != nil {
 			return nil, err
+		}
+		if err := l.networks.Check(raw.RemoteAddr()); err != nil {
+			l.rejected(err.Error())
+			_ = raw.Close()
+			continue
 		}
 		c, err := l.add(raw)
 		if err != nil {

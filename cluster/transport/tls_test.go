@@ -13,6 +13,7 @@ import (
 
 	"licensed/actors"
 	"licensed/internal/certs"
+	"licensed/internal/networks"
 	"licensed/persistence"
 )
 
@@ -135,4 +136,20 @@ func TestTLSIsAskedForEachConnection(t *testing.T) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
+}
+
+// TestNetworks: a connection from another network is closed before anything of it is read.
+func TestNetworks(t *testing.T) {
+	elsewhere, err := networks.Parse([]string{"192.0.2.0/24"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := start(t, func(c *Config) { c.Networks = elsewhere }), start(t, func(*Config) {})
+	if _, err := b.execute(t.Context(), a.Address(), "x"); !errors.Is(err, ErrNotSent) {
+		t.Errorf("%v, want ErrNotSent", err)
+	}
+	if a.journal.count(networks.ErrOutside.Error()) == 0 {
+		t.Errorf("not told: %v", a.journal.said)
+	}
+	a.works(t, b.Address())
 }

@@ -83,7 +83,8 @@ var rules = []rule{
 		why:  "ownership of shards is the same for every kind of aggregate",
 		from: []string{"licensed/cluster/..."},
 		deny: everything, allow: []string{"licensed/cluster/...", "licensed/actors", "licensed/persistence",
-			"licensed/messages/clusterv1", "licensed/internal/budget", "licensed/internal/caller", plantedBugs},
+			"licensed/messages/clusterv1", "licensed/internal/budget", "licensed/internal/caller",
+			"licensed/internal/networks", plantedBugs},
 	},
 	{
 		name: "generic code does not speak of licences",

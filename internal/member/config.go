@@ -2,11 +2,8 @@ package member
 
 import (
 	"context"
-	"encoding/base64"
 	"fmt"
 	"log/slog"
-	"os"
-	"strings"
 	"time"
 
 	"licensed/cluster"
@@ -14,6 +11,7 @@ import (
 	"licensed/cluster/shardmap"
 	"licensed/gateway"
 	"licensed/gateway/auth"
+	"licensed/internal/networks"
 	"licensed/internal/optional"
 	"licensed/internal/status"
 	"licensed/internal/tlsfiles"
@@ -37,9 +35,14 @@ type Settings struct {
 	// Bind is the address for gossip, HOST:PORT, TCP and UDP; Advertise is what others reach it under, if
 	// that is another.
 	Bind, Advertise string
-	// Label keeps the gossip of clusters on one network apart; empty: Name does. KeyFile has the key that
-	// encrypts gossip, in base64: 16, 24 or 32 bytes, the same for all members; empty for no encryption.
+	// Label keeps the gossip of clusters on one network apart; empty: Name does. KeyFile has the keys that
+	// encrypt gossip, one a line in base64: 16, 24 or 32 bytes each. The first one encrypts; all members need it. The
+	// file is read again when it changes. Empty for no encryption.
 	Label, KeyFile string
+
+	// Networks (CIDR) from which other processes may connect to Bind and NodeListen, and in which members listed by
+	// gossip must be; empty for all.
+	Networks []string
 
 	// NodeListen is the address for requests between processes, HOST:PORT; NodeAdvertise is what others
 	// reach it under, if that is another.
@@ -119,8 +122,11 @@ func (s *Settings) Validate() error {
 	if _, err := cluster.ParseConfirm(s.Confirm); err != nil {
 		return err
 	}
-	if _, err := s.key(); err != nil {
-		return fmt.Errorf("gossip-key-file: %w", err)
+	if _, err := s.gossipKeys(); err != nil {
+		return err
+	}
+	if _, err := networks.Parse(s.Networks); err != nil {
+		return fmt.Errorf("member-networks: %w", err)
 	}
 	encryption, err := s.NodeTLS.OpenMutual("node-tls-", slog.Default())
 	if err != nil {
@@ -128,24 +134,4 @@ func (s *Settings) Validate() error {
 	}
 	_, err = s.processes(encryption)
 	return err
-}
-
-// key returns the key that encrypts gossip; nil for none.
-func (s *Settings) key() ([]byte, error) {
-	if s.KeyFile == "" {
-		return nil, nil
-	}
-	text, err := os.ReadFile(s.KeyFile)
-	if err != nil {
-		return nil, err
-	}
-	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text)))
-	if err != nil {
-		return nil, fmt.Errorf("%s: its content is not base64: %w", s.KeyFile, err)
-	}
-	// The lengths of AES-128, AES-192 and AES-256.
-	if n := len(key); n != 16 && n != 24 && n != 32 {
-		return nil, fmt.Errorf("%s: a key of %d bytes, want 16, 24 or 32", s.KeyFile, n)
-	}
-	return key, nil
 }

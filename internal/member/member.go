@@ -30,6 +30,7 @@ import (
 	"licensed/cluster/routing"
 	"licensed/cluster/transport"
 	"licensed/gateway"
+	"licensed/internal/networks"
 	"licensed/internal/payload"
 	"licensed/internal/status"
 	"licensed/internal/version"
@@ -149,6 +150,9 @@ func (m *Self) listen() (err error) {
 	t := transport.DefaultConfig()
 	t.Cluster, t.Bind, t.Advertise = c.Name, c.NodeListen, c.NodeAdvertise
 	t.ClusterID, t.Strangers, t.Incarnation, t.Admit = m.config.Info.ID, m.strangers, m.incarnation, m.admit
+	if t.Networks, err = networks.Parse(c.Networks); err != nil {
+		return fmt.Errorf("member-networks: %w", err)
+	}
 	encryption, err := c.NodeTLS.OpenMutual("node-tls-", m.config.Log)
 	if err != nil {
 		return err
@@ -207,13 +211,19 @@ const maxRow = 64
 // join makes the process a member.
 func (m *Self) join() error {
 	c, g := &m.config.Cluster, membership.DefaultConfig()
-	key, err := c.key()
+	keys, err := c.gossipKeys()
 	if err != nil {
 		return err
 	}
+	if keys != nil {
+		g.Keys = keys.ring
+	}
 	g.Name, g.Bind, g.Advertise, g.Join = m.config.Name, c.Bind, c.Advertise, c.Join
 	// Clusters on one network are kept apart by their names, unless a label does.
-	g.Label, g.Key = cmp.Or(c.Label, c.Name), key
+	g.Label = cmp.Or(c.Label, c.Name)
+	if g.Networks, err = networks.Parse(c.Networks); err != nil {
+		return fmt.Errorf("member-networks: %w", err)
+	}
 	g.ClusterID, g.Strangers = m.config.Info.ID, m.strangers
 	m.introduced = m.meta()
 	g.Meta, g.Now, g.Log = m.introduced, m.config.Now, m.config.Log
@@ -221,6 +231,9 @@ func (m *Self) join() error {
 	g.Listener = membership.Listener{Members: m.SetMembers, News: m.hear, State: m.state}
 	if m.Gossip, err = membership.Start(g); err != nil {
 		return fmt.Errorf("gossip: %w", err)
+	}
+	if keys != nil {
+		m.running.Go(func() { keys.watch(m.context, m.config.Log) })
 	}
 	return nil
 }

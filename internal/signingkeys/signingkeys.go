@@ -103,14 +103,24 @@ func filesOf(path string) ([]string, error) {
 	return files, nil
 }
 
+// CheckMode returns an error if others than the owner and the group of a file may read it, or others than the owner
+// change it. The group may read it: that is how orchestrators give secrets to processes that are not root.
+//
+// Errors: ErrExposed.
+func CheckMode(path string, info os.FileInfo) error {
+	if mode := info.Mode().Perm(); mode&0o027 != 0 {
+		return fmt.Errorf("mode %#o: %w, or its group may change it; run: chmod 600 %s", mode, ErrExposed, path)
+	}
+	return nil
+}
+
 func readKey(path string) (k Key, err error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return k, err
 	}
-	// The group may read it: that is how orchestrators give secrets to processes that are not root.
-	if mode := info.Mode().Perm(); mode&0o027 != 0 {
-		return k, fmt.Errorf("mode %#o: %w, or its group may change it; run: chmod 600 %s", mode, ErrExposed, path)
+	if err := CheckMode(path, info); err != nil {
+		return k, err
 	}
 	if info.Size() > maxBytes {
 		return k, fmt.Errorf("%d bytes are no key", info.Size())
