@@ -6,17 +6,20 @@ import (
 	"crypto/tls"
 	"io"
 	"log"
+	"maps"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/grpc/codes"
 
 	"licensed/client"
 	"licensed/internal/certs"
+	"licensed/internal/tlsfiles"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
 )
@@ -66,6 +69,49 @@ func TestTLS(t *testing.T) {
 		)
 		if code := p.run(t.Context(), args); code != want.code || !strings.Contains(out.String(), want.says) {
 			t.Errorf("%s: exit %d, want %d\n%s", line, code, want.code, out.String())
+		}
+	}
+}
+
+// TestVariablesOfTLS: the files of licensectl have variables of their own. Those of licensed, which earlier releases
+// read, are used only where nothing else is said, and with a warning.
+func TestVariablesOfTLS(t *testing.T) {
+	of := func(prefix string) map[string]string {
+		return map[string]string{
+			prefix + "_TLS_CA": prefix + " ca", prefix + "_TLS_CERT": prefix + " cert",
+			prefix + "_TLS_KEY": prefix + " key",
+		}
+	}
+	former, own, both := of("LICENSED"), of("LICENSECTL"), of("LICENSED")
+	maps.Copy(both, own)
+	ours := tlsfiles.Files{CA: "LICENSECTL ca", Cert: "LICENSECTL cert", Key: "LICENSECTL key"}
+	for name, c := range map[string]struct {
+		flags     tlsfiles.Files
+		variables map[string]string
+		server    string
+		want      tlsfiles.Files
+		warns     bool
+	}{
+		"none": {},
+		"own":  {variables: own, want: ours},
+		"both": {variables: both, want: ours},
+		"former": {
+			variables: former, warns: true,
+			want: tlsfiles.Files{CA: "LICENSED ca", Cert: "LICENSED cert", Key: "LICENSED key"},
+		},
+		"a flag": {flags: tlsfiles.Files{CA: "flag"}, variables: former, want: tlsfiles.Files{CA: "flag"}},
+		"http":   {variables: former, server: "http://127.0.0.1:1"},
+	} {
+		var out bytes.Buffer
+		p := &program{
+			stderr: &out, output: outputTable, timeout: time.Second, server: c.server, tls: c.flags,
+			getenv: func(name string) string { return c.variables[name] },
+		}
+		if err := p.checkFlags(); err != nil || p.tls != c.want {
+			t.Errorf("%s: %+v, %v, want %+v", name, p.tls, err, c.want)
+		}
+		if warns := strings.Contains(out.String(), "LICENSECTL_TLS_CERT"); warns != c.warns {
+			t.Errorf("%s: said %q", name, out.String())
 		}
 	}
 }

@@ -137,10 +137,10 @@ func (p *program) rootCommand() *cobra.Command {
 	f.StringVarP(&p.server, "server", "s", "",
 		"`ADDRESS` of a gateway: HOST:PORT or URL (environment LICENSED_SERVER, default "+defaultServer+")")
 	f.StringVar(&p.tls.CA, "tls-ca", "", "`FILE` with the CA of the gateway's certificate, "+
-		"in PEM form (environment LICENSED_TLS_CA, default the system's)")
+		"in PEM form (environment LICENSECTL_TLS_CA, default the system's)")
 	f.StringVar(&p.tls.Cert, "tls-cert", "",
-		"`FILE` with the certificate to show to a gateway that asks for one (environment LICENSED_TLS_CERT)")
-	f.StringVar(&p.tls.Key, "tls-key", "", "`FILE` with its private key (environment LICENSED_TLS_KEY)")
+		"`FILE` with the certificate to show to a gateway that asks for one (environment LICENSECTL_TLS_CERT)")
+	f.StringVar(&p.tls.Key, "tls-key", "", "`FILE` with its private key (environment LICENSECTL_TLS_KEY)")
 	f.StringVar(&p.tokenFile, "token-file", "", "`FILE` with the token that says who you are "+
 		"(environment LICENSED_TOKEN_FILE, or the token itself in LICENSED_TOKEN)")
 	f.StringVar(&p.reason, "reason", "", "`TEXT` why you do this, which is recorded; some calls of some roles need it")
@@ -209,10 +209,29 @@ func (p *program) checkFlags() error {
 	// Environment variables are read late, so that --help shows the documented defaults.
 	p.server = cmp.Or(p.server, p.getenv("LICENSED_SERVER"), defaultServer)
 	p.tokenFile = cmp.Or(p.tokenFile, p.getenv("LICENSED_TOKEN_FILE"))
-	p.tls.CA = cmp.Or(p.tls.CA, p.getenv("LICENSED_TLS_CA"))
-	p.tls.Cert = cmp.Or(p.tls.Cert, p.getenv("LICENSED_TLS_CERT"))
-	p.tls.Key = cmp.Or(p.tls.Key, p.getenv("LICENSED_TLS_KEY"))
+	p.tls = p.filesOfTLS()
 	return nil
+}
+
+// filesOfTLS returns the files of flags and variables. Without any it takes the variables that named them in earlier
+// releases, and warns: licensed reads the same ones, so that they may name the certificate of a node.
+func (p *program) filesOfTLS() tlsfiles.Files {
+	files := tlsfiles.Files{
+		CA:   cmp.Or(p.tls.CA, p.getenv("LICENSECTL_TLS_CA")),
+		Cert: cmp.Or(p.tls.Cert, p.getenv("LICENSECTL_TLS_CERT")),
+		Key:  cmp.Or(p.tls.Key, p.getenv("LICENSECTL_TLS_KEY")),
+	}
+	if files != (tlsfiles.Files{}) || strings.HasPrefix(p.server, "http://") {
+		return files
+	}
+	files = tlsfiles.Files{
+		CA: p.getenv("LICENSED_TLS_CA"), Cert: p.getenv("LICENSED_TLS_CERT"), Key: p.getenv("LICENSED_TLS_KEY"),
+	}
+	if files != (tlsfiles.Files{}) {
+		fmt.Fprintln(p.stderr, "licensectl: warning: LICENSED_TLS_* are the files of licensed, and the next release "+
+			"does not read them here; set LICENSECTL_TLS_CA, LICENSECTL_TLS_CERT and LICENSECTL_TLS_KEY")
+	}
+	return files
 }
 
 // textOnly is the annotation of commands without a JSON form; its value says what to use in place of them.
