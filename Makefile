@@ -111,6 +111,10 @@ chaos: ## Break a cluster on real Cassandra for MINUTES=60 and judge it (root, f
 chaos-mutants: ## Plant each bug that only chaos can find, and see that a run of 40 s catches it
 	$(GO) test ./test/chaos -run 'Mutants$$' -count=1 -timeout 60m -v -mutants
 
+.PHONY: hostile
+hostile: ## Attack a protected cluster on real Cassandra, and say which attack succeeded: BEFORE=report.json of an earlier release
+	$(GO) run ./test/cmd/licensed-chaos hostile $(if $(BEFORE),--before $(BEFORE)) --table docs/design/hostile-run.md
+
 .PHONY: fuzz
 fuzz: ## Run every fuzzer for FUZZTIME=60s
 	@scripts/fuzz.sh $(FUZZTIME)

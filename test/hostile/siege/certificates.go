@@ -133,7 +133,7 @@ func atNodes(name string, requests []peerRequest, certificates func(s *siege) ([
 ) Attack {
 	return Attack{"node port", name, "refused", func(ctx context.Context, s *siege) (o Outcome, err error) {
 		if !s.known["node node-sans"] {
-			return Outcome{Skipped: true, Seen: "its node port has another protocol"}, nil
+			return Outcome{Skipped: true, Seen: "its node port has another protocol, and no names of roles"}, nil
 		}
 		certificates, err := certificates(s)
 		if err != nil {

@@ -70,9 +70,12 @@ type Result struct {
 // Report of a siege.
 type Report struct {
 	// Version of the binary, and the settings that it does not know.
-	Version string   `json:"version"`
-	Unknown []string `json:"unknown,omitempty"`
-	Time    time.Time
+	Version string    `json:"version"`
+	Unknown []string  `json:"unknown,omitempty"`
+	Time    time.Time `json:"time"`
+	// Nodes and Gateways of the cluster.
+	Nodes    int `json:"nodes"`
+	Gateways int `json:"gateways"`
 	// Alone is how the good client was served without an attack.
 	Alone   Service  `json:"alone"`
 	Results []Result `json:"results"`
@@ -120,7 +123,8 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.stop()) }()
-	report = &Report{Version: version(ctx, o.Binary), Unknown: s.unknown(), Time: time.Now().UTC()}
+	report = &Report{Version: version(ctx, o.Binary), Unknown: s.unknown(), Time: time.Now().UTC(), Nodes: o.Nodes,
+		Gateways: o.Gateways}
 	if s.good, err = s.startGood(ctx); err != nil {
 		return report, err
 	}
@@ -170,7 +174,7 @@ func (s *siege) attack(ctx context.Context, a Attack, base map[string]int64) (Re
 		r.Breached, r.Seen = true, fmt.Sprintf(format, arguments...)+"; "+r.Seen
 	}
 	if share := r.Good.share(); share < mustServe {
-		breach("the good client was not served (%s)", s.good.lastError())
+		breach("the good client was not served (%s)", short(s.good.lastError()))
 	}
 	select {
 	case accident := <-s.accidents:

@@ -18,14 +18,14 @@ func Table(before, after *Report) string {
 		"served, if a process ends, or if one takes %d MiB more memory than without attacks.\n"+
 		"Settings that a release does not know are left out: what that leaves open is part of its result.\n\n",
 		maxGrowth>>20)
-	fmt.Fprintf(&b, "| | release | date | good client alone |\n|---|---|---|---|\n")
+	fmt.Fprintf(&b, "| | release | cluster | date | good client alone |\n|---|---|---|---|---|\n")
 	for _, one := range []struct {
 		name   string
 		report *Report
 	}{{"before", before}, {"after", after}} {
 		if one.report != nil {
-			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", one.name, cell(one.report.Version),
-				one.report.Time.Format("2006-01-02"), one.report.Alone)
+			fmt.Fprintf(&b, "| %s | %s | %d nodes, %d gateways | %s | %s |\n", one.name, cell(one.report.Version),
+				one.report.Nodes, one.report.Gateways, one.report.Time.Format("2006-01-02"), one.report.Alone)
 		}
 	}
 	if before != nil && len(before.Unknown) > 0 {
@@ -38,7 +38,8 @@ func Table(before, after *Report) string {
 			fmt.Fprintf(&b, "\n## %s%s\n\n| attack | before | after | seen after | good client meanwhile |\n"+
 				"|---|---|---|---|---|\n", strings.ToUpper(group[:1]), group[1:])
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", cell(a.Name), earlier(before, a), word(a.Outcome), cell(a.Seen),
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", cell(a.Name), earlier(before, a), word(a.Outcome),
+			cell(short(a.Seen)),
 			a.Good)
 	}
 	return b.String()
@@ -52,7 +53,7 @@ func earlier(before *Report, a Result) string {
 	for _, r := range before.Results {
 		if r.Group == a.Group && r.Name == a.Name {
 			if r.Breached || r.Skipped {
-				return word(r.Outcome) + ": " + cell(r.Seen)
+				return word(r.Outcome) + ": " + cell(short(r.Seen))
 			}
 			return word(r.Outcome)
 		}
