@@ -209,7 +209,8 @@ func TestProvisionalHours(t *testing.T) {
 		}
 	})
 	p, err := policy.Parse("hours", []byte(
-		"default_plan: two\nplans: {two: {devices: 2}}\ndefaults: {hours_after_first_play: 48}\nrenew_after_play: true\n"))
+		"default_plan: two\nplans: {two: {devices: 2}}\ndefaults: {hours_after_first_play: 48}\n"+
+			"renew_after_play: true\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
