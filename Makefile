@@ -70,7 +70,7 @@ check: fmt-check vet ## The quick loop: formatting, vet, short tests with -race.
 test: ## Everything that must pass; installs what it needs
 	@scripts/install-needs.sh
 	@$(MAKE) fmt-check tidy-check lint proto-check # Among the linters is vet.
-	@$(MAKE) test-all test-sim test-alerts
+	@$(MAKE) test-all test-sim test-alerts test-chart
 
 .PHONY: build
 build: ## Build the programs into bin/
@@ -255,6 +255,14 @@ test-alerts: ## Alert rules and Grafana's dashboards, by Prometheus' own engine,
 	@rm -rf bin/scrapes
 	LICENSED_SCRAPES=$(CURDIR)/bin/scrapes $(GO) test $(RACE) -vet=off ./internal/node -run '^TestScrapes$$' -count=1
 	LICENSED_SCRAPES=$(CURDIR)/bin/scrapes GOWORK=off $(GO) -C tools/alerts test ./...
+
+.PHONY: test-chart
+test-chart: ## The Helm chart: rendered, decoded strictly into the types of Kubernetes, and as deploy/kubernetes
+	GOWORK=off $(GO) -C tools/deploy test ./...
+
+.PHONY: chart
+chart: ## Render deploy/kubernetes from the Helm chart
+	GOWORK=off $(GO) -C tools/deploy test ./... -count=1 -run TestManifestsAreFresh -update
 
 .PHONY: help
 help: ## This list
