@@ -57,6 +57,7 @@ package() {
   for page in "$work"/man/*.1; do gzip -n9 <"$page" >"$root/usr/share/man/man1/${page##*/}.gz"; done
   chmod -R u=rwX,go=rX "$root"
   cp deploy/deb/* "$stage/"
+  find "$stage" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} + # The package has the times of the files.
   (cd "$stage" && ARCH=$1 VERSION=${version#v} "$nfpm" package --packager deb --config nfpm.yaml \
     --target "$out/licensed_${version#v}_$1.deb" >"$work/log") || { cat "$work/log" >&2; exit 1; }
 }
