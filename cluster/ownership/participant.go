@@ -34,7 +34,7 @@ type Participant struct {
 	bundle   bundle
 	later    lease.Instant // when the queue is to be looked at again
 
-	told    []Member                                  // the members of the last SetMembers, sorted by name, one for each name
+	told    []Member                                  // those of the last SetMembers, sorted by name, one for each name
 	members []Member                                  // the same, the dead left out
 	since   map[persistence.Incarnation]lease.Instant // when each member was first seen
 	// departed are members that are no longer seen and whose shards the next scan shows; departing

@@ -296,14 +296,14 @@ func (o *options) securitySettings() []settings.Setting {
 		},
 		{
 			Name: "gossip-key-file", Value: &m.KeyFile, Unit: "file", For: operator, Roles: member,
-			Help: "keys that encrypt gossip, one a line: 16, 24 or 32 bytes in base64; the first one encrypts, all of " +
-				"them decrypt; read again when it changes",
+			Help: "keys that encrypt gossip, one a line: 16, 24 or 32 bytes in base64; the first one encrypts, all " +
+				"of them decrypt; read again when it changes",
 			Unset: "gossip is not encrypted",
 		},
 		{
 			Name: "member-networks", Value: &m.Networks, Unit: "networks", For: operator, Roles: member,
-			Help: "networks of the processes of the cluster (10.0.0.0/8,fd00::/8): gossip and node port refuse others, " +
-				"before they read from them",
+			Help: "networks of the processes of the cluster (10.0.0.0/8,fd00::/8): gossip and node port refuse " +
+				"others, before they read from them",
 			Unset: "processes connect from everywhere",
 		},
 		{

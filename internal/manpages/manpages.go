@@ -15,7 +15,8 @@ import (
 
 // Command returns a command without an entry in the help that writes a page of section 1 for each command of its
 // program into a directory. The date of the pages is that of the variable SOURCE_DATE_EPOCH, in seconds since 1970
-// (https://reproducible-builds.org), or now without it. The program checks that there is one argument, in its own words.
+// (https://reproducible-builds.org), or now without it. The program checks that there is one argument, in its own
+// words.
 func Command(program string, getenv func(string) string) *cobra.Command {
 	return &cobra.Command{
 		Use:     "man DIR",

@@ -163,8 +163,8 @@ func TestForgetCustomer(t *testing.T) {
 	}
 }
 
-// TestForgetUnknown: an id without a history, which may be mistyped, is forgotten only if the operator asks for it. From
-// then on nobody can use it.
+// TestForgetUnknown: an id without a history, which may be mistyped, is forgotten only if the operator asks for it.
+// From then on nobody can use it.
 func TestForgetUnknown(t *testing.T) {
 	c, _ := agedConfig(t)
 	n := start(t, c)

@@ -42,7 +42,8 @@ func TestExamples(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := harness.Start(t, licensed, "dev", "--data", filepath.Join(t.TempDir(), "data"), "--license-keys", keys,
-		"--policy", file, "--fallback-dir", filepath.Join(t.TempDir(), "fallback"), "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+		"--policy", file, "--fallback-dir", filepath.Join(t.TempDir(), "fallback"),
+		"--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
 	examples := filepath.Join(harness.Root(), "examples")
 	py, ts := python(t, filepath.Join(examples, "python")), typescript(t, filepath.Join(examples, "typescript"))
 	calling := []string{

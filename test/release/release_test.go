@@ -215,7 +215,8 @@ func verify(t *testing.T, unit, content string) {
 		t.Errorf("systemd-analyze verify %s: %v\n%s", unit, err, out)
 	}
 	// The exposure, from 0 to 10: an unprotected service has more than 9.
-	if out, err := exec.Command(analyze, "security", "--offline=yes", "--threshold=25", file).CombinedOutput(); err != nil {
+	out, err = exec.Command(analyze, "security", "--offline=yes", "--threshold=25", file).CombinedOutput()
+	if err != nil {
 		t.Errorf("systemd-analyze security %s: %v\n%s", unit, err, out)
 	}
 }

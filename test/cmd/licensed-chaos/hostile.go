@@ -90,7 +90,6 @@ func (o *hostileOptions) run(c *cobra.Command) (err error) {
 		err = report.Write(o.report)
 	}
 	if o.table != "" {
-		//nolint:gosec // The table is a page of the documentation, which others may read.
 		err = errors.Join(err, os.WriteFile(o.table, []byte(siege.Table(before, report)), 0o644))
 	}
 	if err != nil {

@@ -71,7 +71,8 @@ the history exactly once.`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
 	})
-	root.AddCommand(runCommand(), outageCommand(), hostileCommand(), checkCommand(), reportCommand(), sumCommand(), policyCommand())
+	root.AddCommand(
+		runCommand(), outageCommand(), hostileCommand(), checkCommand(), reportCommand(), sumCommand(), policyCommand())
 	err := root.ExecuteContext(ctx)
 	var usage usageError
 	switch {

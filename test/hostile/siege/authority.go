@@ -40,7 +40,8 @@ func newAuthority(name string) (*authority, error) {
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-48 * time.Hour),
-		NotAfter: time.Now().Add(48 * time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		NotAfter: time.Now().Add(48 * time.Hour),
+		IsCA:     true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
@@ -117,7 +118,8 @@ const (
 	keyID    = "siege-1"
 )
 
-// secrets is all that a cluster needs to know its callers, below a directory, and what an attacker may have got hold of.
+// secrets is all that a cluster needs to know its callers, below a directory, and what an attacker may have got hold
+// of.
 type secrets struct {
 	dir           string
 	ca, foreign   *authority

@@ -150,7 +150,8 @@ func (s *siege) zippedStream(ctx context.Context) (o Outcome, err error) {
 	if err != nil {
 		return held("connection ended: %s", short(err.Error())), nil
 	}
-	ignore(res.Body)
+	defer res.Body.Close()
+	_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, maxAnswer)) // Trailers come after the body.
 	code := res.Trailer.Get("Grpc-Status") + res.Header.Get("Grpc-Status")
 	if code == "0" {
 		return breached("answered OK"), nil
@@ -288,7 +289,8 @@ func flood(attack hostile.Attack, role string) Attack {
 			sum = attack.Run(ctx, to, s.options.Hold)
 		}
 		if sum.Connections == 0 {
-			return held("no connection was accepted"), nil // The share of the address is used up. The good client has its own.
+			// The share of the address is used up. The good client has its own.
+			return held("no connection was accepted"), nil
 		}
 		return held("%d connections, %d closed; %d requests, %d refused", sum.Connections, sum.Closed, sum.Streams,
 			sum.Refused), nil

@@ -113,7 +113,9 @@ func peerRequests() []peerRequest {
 			}})
 			return &clusterv1.Request{
 				Kind: license.Name, Aggregate: canaryCustomer + "0",
-				Body: &clusterv1.Request_Query{Query: &clusterv1.Query{Payload: &clusterv1.Payload{Type: name, Data: data}}},
+				Body: &clusterv1.Request_Query{Query: &clusterv1.Query{
+					Payload: &clusterv1.Payload{Type: name, Data: data},
+				}},
 			}, err
 		}},
 	}

@@ -1,7 +1,6 @@
 package siege
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -13,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -34,7 +34,7 @@ func (s *siege) status(ctx context.Context, g *member) (*licensedv1.ClusterStatu
 	}
 	client := s.client(s.visitor())
 	defer client.CloseIdleConnections()
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url(g, apiPort)+getCluster, bytes.NewReader([]byte("{}")))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url(g, apiPort)+getCluster, strings.NewReader("{}"))
 	if err != nil {
 		return nil, err
 	}

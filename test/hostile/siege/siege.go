@@ -228,8 +228,8 @@ func (s *siege) answered(text string) {
 // unknown returns the settings of protection that the binary does not have.
 func (s *site) unknown() (all []string) {
 	for _, name := range []string{
-		"auth-file", "admin-tls-cert", "admin-token-file", "gossip-key-file", "node-tls-ca", "node-sans", "gateway-sans",
-		"tls-cert", "audit-file", "new-customers", "accept-risk",
+		"auth-file", "admin-tls-cert", "admin-token-file", "gossip-key-file", "node-tls-ca", "node-sans",
+		"gateway-sans", "tls-cert", "audit-file", "new-customers", "accept-risk",
 	} {
 		if !s.known["gateway "+name] {
 			all = append(all, name)
@@ -240,8 +240,8 @@ func (s *site) unknown() (all []string) {
 
 // Attacks returns all attacks, in the order in which they run.
 func Attacks() []Attack {
-	return slices.Concat(tokenAttacks(), webAttacks(), smugglingAttacks(), gossipAttacks(), bombAttacks(), floodAttacks(),
-		certificateAttacks(), canaryAttacks())
+	return slices.Concat(tokenAttacks(), webAttacks(), smugglingAttacks(), gossipAttacks(), bombAttacks(),
+		floodAttacks(), certificateAttacks(), canaryAttacks())
 }
 
 // Write writes a report for [Read].

@@ -175,7 +175,8 @@ func (s *site) startCassandra(ctx context.Context) error {
 		return err
 	}
 	s.store = "cassandra://" + s.prefix + ".1:9042/licensed?accept_risk=replication-1"
-	schema := exec.CommandContext(ctx, s.options.Binary, "schema", "apply", "--create-keyspace", "1", "--store", s.store)
+	schema := exec.CommandContext(ctx, s.options.Binary,
+		"schema", "apply", "--create-keyspace", "1", "--store", s.store)
 	if out, err := schema.CombinedOutput(); err != nil {
 		return fmt.Errorf("schema apply: %w\n%s", err, out)
 	}

@@ -85,11 +85,13 @@ const silence = 2 * time.Second
 func smugglingAttacks() []Attack {
 	chunked := func(hidden string) string { return "2\r\n{}\r\n0\r\n\r\n" + hidden }
 	return []Attack{
-		smuggled("both Transfer-Encoding and Content-Length", "Content-Length: 4\r\nTransfer-Encoding: chunked", chunked),
+		smuggled("both Transfer-Encoding and Content-Length",
+			"Content-Length: 4\r\nTransfer-Encoding: chunked", chunked),
 		smuggled("Transfer-Encoding of another case, with Content-Length",
 			"Content-Length: 4\r\ntransfer-encoding: Chunked", chunked),
 		smuggled("chunked body, then a hidden request", "Transfer-Encoding: chunked", chunked),
-		smuggled("Transfer-Encoding of two words", "Transfer-Encoding: identity, chunked\r\nContent-Length: 2", chunked),
+		smuggled("Transfer-Encoding of two words",
+			"Transfer-Encoding: identity, chunked\r\nContent-Length: 2", chunked),
 		smuggled("space before the colon", "Transfer-Encoding : chunked\r\nContent-Length: 2",
 			func(hidden string) string { return "{}" + "0\r\n\r\n" + hidden }),
 		smuggled("two different lengths", "Content-Length: 2\r\nContent-Length: 200",
@@ -140,7 +142,8 @@ func canaryAttacks() []Attack {
 			var all strings.Builder
 			for _, m := range s.members {
 				for _, path := range paths {
-					status, body, err := s.page(ctx, m, adminPort, path, "", bearer(s.secrets.canaries["the admin token"]))
+					token := s.secrets.canaries["the admin token"]
+					status, body, err := s.page(ctx, m, adminPort, path, "", bearer(token))
 					if err != nil || status != http.StatusOK {
 						return "", fmt.Errorf("%s of %s: %d %s %w", path, m.name, status, short(body), err)
 					}

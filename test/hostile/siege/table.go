@@ -12,8 +12,8 @@ func Table(before, after *Report) string {
 		"<!-- Generated: licensed-chaos hostile --table docs/design/hostile-run.md -->\n\n"+
 		"What attacks did to a cluster on real Cassandra, by `licensed-chaos hostile`.\n"+
 		"[threat-model.md](threat-model.md) has the mechanisms and the tests of each.\n\n"+
-		"The siege starts a cluster with certificates on each port, an auth file and a gossip key, and attacks it from "+
-		"an address of its own.\n"+
+		"The siege starts a cluster with certificates on each port, an auth file and a gossip key, and attacks it "+
+		"from an address of its own.\n"+
 		"A good client calls the gateways meanwhile; an attack also succeeds if less than 99 %% of its requests are "+
 		"served, if a process ends, or if one takes %d MiB more memory than without attacks.\n"+
 		"Settings that a release does not know are left out: what that leaves open is part of its result.\n\n",

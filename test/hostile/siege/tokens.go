@@ -291,9 +291,10 @@ func webAttacks() []Attack {
 			token, err := s.secrets.token("customer")
 			return "", bearer(token), err
 		}),
-		onAdmin("rebinding", "foreign name at the admin port, right token", func(s *siege) (string, http.Header, error) {
-			return foreignHost, bearer(s.secrets.canaries["the admin token"]), nil
-		}),
+		onAdmin("rebinding", "foreign name at the admin port, right token",
+			func(s *siege) (string, http.Header, error) {
+				return foreignHost, bearer(s.secrets.canaries["the admin token"]), nil
+			}),
 		{"rebinding", "foreign name at the API, right token", "refused", func(ctx context.Context, s *siege) (
 			Outcome, error,
 		) {
