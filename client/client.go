@@ -25,6 +25,9 @@ import (
 type Options struct {
 	// TLS encrypts the connections. Nil: they are not encrypted.
 	TLS *tls.Config
+	// NewTLS, if not nil, is in place of TLS. It is called for each connection, also concurrently, so that CAs can
+	// change without another client.
+	NewTLS func() *tls.Config
 	// Token returns the bearer token that each request carries. It is called for each attempt, also concurrently, and
 	// should return the same token until that is about to expire. Needs TLS, unless all addresses are on this machine.
 	Token func(context.Context) (string, error)
@@ -157,7 +160,10 @@ func Dial(addresses []string, o Options) (*Client, error) {
 // dialing returns the target for these addresses, and the options of gRPC.
 func (o *Options) dialing(addresses []string) (target string, options []grpc.DialOption, err error) {
 	security := insecure.NewCredentials()
-	if o.TLS != nil {
+	switch {
+	case o.NewTLS != nil:
+		security = eachTLS{credentials.NewTLS(o.NewTLS()), o.NewTLS}
+	case o.TLS != nil:
 		security = credentials.NewTLS(o.TLS)
 	}
 	options = []grpc.DialOption{
@@ -196,6 +202,24 @@ func (o *Options) dialing(addresses []string) (target string, options []grpc.Dia
 		options, target = append(options, grpc.WithResolvers(gateways)), "licensed:///gateways"
 	}
 	return target, append(options, o.DialOptions...), nil
+}
+
+// eachTLS asks for the configuration of each connection.
+type eachTLS struct {
+	credentials.TransportCredentials
+	config func() *tls.Config
+}
+
+// ClientHandshake implements credentials.TransportCredentials.
+func (e eachTLS) ClientHandshake(ctx context.Context, authority string, c net.Conn) (
+	net.Conn, credentials.AuthInfo, error,
+) {
+	return credentials.NewTLS(e.config()).ClientHandshake(ctx, authority, c)
+}
+
+// Clone implements credentials.TransportCredentials.
+func (e eachTLS) Clone() credentials.TransportCredentials {
+	return eachTLS{e.TransportCredentials.Clone(), e.config}
 }
 
 // allLocal reports whether all addresses are on this machine, where nobody listens to what is sent.

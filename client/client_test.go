@@ -496,6 +496,36 @@ func TestTLSAndToken(t *testing.T) {
 	}
 }
 
+// TestNewTLS: a client reaches a gateway of another authority as soon as its own configuration trusts that.
+func TestNewTLS(t *testing.T) {
+	former, next := certs.New(t), certs.New(t)
+	first := new(gateway)
+	_, stop := first.serve(grpc.Creds(credentials.NewServerTLSFromCert(new(former.Sign(2)))))
+	defer stop()
+	second := new(gateway).start(t, grpc.Creds(credentials.NewServerTLSFromCert(new(next.Sign(3)))))
+	var trusted atomic.Pointer[certs.Authority]
+	trusted.Store(former)
+	c := dial(t, client.Options{NewTLS: func() *tls.Config {
+		return &tls.Config{RootCAs: trusted.Load().Pool(), MinVersion: tls.VersionTLS13}
+	}}, first, second)
+	for range 4 {
+		if _, err := c.AcquireLicense(t.Context(), request()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(second.arrived()); n != 0 {
+		t.Fatalf("%d requests at a gateway that is not trusted", n)
+	}
+	trusted.Store(next)
+	stop()
+	if _, err := c.AcquireLicense(t.Context(), request()); err != nil {
+		t.Fatal(err)
+	}
+	if len(second.arrived()) == 0 {
+		t.Error("no request at the gateway that is trusted now")
+	}
+}
+
 func TestDialWithoutAddresses(t *testing.T) {
 	for _, c := range []struct {
 		addresses []string

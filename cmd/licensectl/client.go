@@ -36,7 +36,7 @@ func (p *program) dial() (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
-	certificates, err := p.tls.Open("--tls-", nil)
+	certificates, err := p.tls.Open("--tls-", tlsfiles.Options{})
 	if err != nil {
 		return nil, usagef("%w", err)
 	}
@@ -46,7 +46,10 @@ func (p *program) dial() (*connection, error) {
 		Listener: client.Listener{Attempted: p.brokeOff},
 	}
 	if encrypted {
-		o.TLS = cmp.Or(certificates.Client(), &tls.Config{MinVersion: tls.VersionTLS12})
+		o.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+		if certificates != nil {
+			o.TLS, o.NewTLS = nil, certificates.Client
+		}
 	}
 	if o.Token, err = p.token(); err != nil {
 		return nil, err

@@ -141,6 +141,8 @@ func (p *program) rootCommand() *cobra.Command {
 	f.StringVar(&p.tls.Cert, "tls-cert", "",
 		"`FILE` with the certificate to show to a gateway that asks for one (environment LICENSECTL_TLS_CERT)")
 	f.StringVar(&p.tls.Key, "tls-key", "", "`FILE` with its private key (environment LICENSECTL_TLS_KEY)")
+	f.StringVar(&p.tls.CRL, "tls-crl", "", "`FILE` with the revocation lists of --tls-ca "+
+		"(environment LICENSECTL_TLS_CRL, default none are checked)")
 	f.StringVar(&p.tokenFile, "token-file", "", "`FILE` with the token that says who you are "+
 		"(environment LICENSED_TOKEN_FILE, or the token itself in LICENSED_TOKEN)")
 	f.StringVar(&p.reason, "reason", "", "`TEXT` why you do this, which is recorded; some calls of some roles need it")
@@ -220,6 +222,7 @@ func (p *program) filesOfTLS() tlsfiles.Files {
 		CA:   cmp.Or(p.tls.CA, p.getenv("LICENSECTL_TLS_CA")),
 		Cert: cmp.Or(p.tls.Cert, p.getenv("LICENSECTL_TLS_CERT")),
 		Key:  cmp.Or(p.tls.Key, p.getenv("LICENSECTL_TLS_KEY")),
+		CRL:  cmp.Or(p.tls.CRL, p.getenv("LICENSECTL_TLS_CRL")),
 	}
 	if files != (tlsfiles.Files{}) || strings.HasPrefix(p.server, "http://") {
 		return files

@@ -216,6 +216,12 @@ func (o *options) securitySettings() []settings.Setting {
 				"a token",
 		},
 		{
+			Name: "tls-crl", Value: &c.APITLS.CRL, Unit: "file", For: operator, Roles: server,
+			Help: "certificate revocation lists of --tls-ca, one for each CA: certificates in them are refused, and " +
+				"all of a CA without a list, or whose list expired (--accept-risk expired-crl)",
+			Unset: "no certificate is looked up",
+		},
+		{
 			Name: "admin-tls-cert", Value: &c.AdminTLS.Cert, Unit: "file", For: operator, Roles: all,
 			Help:  "certificate of the admin port",
 			Unset: "the admin port is not encrypted",
@@ -227,6 +233,10 @@ func (o *options) securitySettings() []settings.Setting {
 		{
 			Name: "admin-tls-ca", Value: &c.AdminTLS.CA, Unit: "file", For: operator, Roles: all,
 			Help: "certificates that sign those of the admin port's clients, as --tls-ca",
+		},
+		{
+			Name: "admin-tls-crl", Value: &c.AdminTLS.CRL, Unit: "file", For: operator, Roles: all,
+			Help: "certificate revocation lists of --admin-tls-ca, as --tls-crl",
 		},
 		{
 			Name: "auth-file", Value: &c.AuthFile, Unit: "file", For: operator, Roles: all,
@@ -244,7 +254,8 @@ func (o *options) securitySettings() []settings.Setting {
 		{
 			Name: "accept-risk", Value: &c.AcceptRisks, Unit: "risks", For: operator, Roles: all,
 			Help: "risks to start with, by name: open-api, open-operations, open-admin, open-node, open-callers, " +
-				"open-gossip, for a port that others reach and that is not encrypted or does not ask for credentials",
+				"open-gossip, for a port that others reach and that is not encrypted or does not ask for " +
+				"credentials; expired-crl, for revocation lists that expired",
 			Unset: "a process with such a port does not start",
 		},
 		{
@@ -281,6 +292,10 @@ func (o *options) securitySettings() []settings.Setting {
 		{
 			Name: "node-tls-ca", Value: &m.NodeTLS.CA, Unit: "file", For: operator, Roles: member,
 			Help: "certificates that sign those of the other processes",
+		},
+		{
+			Name: "node-tls-crl", Value: &m.NodeTLS.CRL, Unit: "file", For: operator, Roles: member,
+			Help: "certificate revocation lists of --node-tls-ca, as --tls-crl, for connections in both directions",
 		},
 		{
 			Name: "node-sans", Value: &m.NodeSANs, Unit: "patterns", For: operator, Roles: member,

@@ -110,6 +110,17 @@ func (v *Verifier) Tokens() bool {
 	return len(s.tokens)+len(s.issuers) > 0
 }
 
+// Expiries returns when static tokens of the file expire, by the first digits of their hash.
+func (v *Verifier) Expiries() map[string]time.Time {
+	all := make(map[string]time.Time)
+	for hash, claims := range v.state.Load().tokens {
+		if !claims.Expiry.IsZero() {
+			all[hex.EncodeToString(hash[:6])] = claims.Expiry
+		}
+	}
+	return all
+}
+
 // watch reads the files again when their content changed.
 func (v *Verifier) watch(ctx context.Context) {
 	tick := time.NewTicker(v.config.Poll)

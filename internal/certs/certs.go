@@ -30,7 +30,7 @@ func New(t testing.TB) *Authority {
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"}, NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, public, key)
 	if err != nil {
@@ -52,6 +52,23 @@ func (a *Authority) Pool() *x509.CertPool {
 
 // PEM returns the authority's own certificate.
 func (a *Authority) PEM() []byte { return block("CERTIFICATE", a.cert.Raw) }
+
+// Revoke returns a revocation list of the authority in PEM form, with these serial numbers.
+func (a *Authority) Revoke(expires time.Time, serials ...int64) []byte {
+	a.t.Helper()
+	template := &x509.RevocationList{
+		Number: big.NewInt(time.Now().UnixNano()), ThisUpdate: time.Now(), NextUpdate: expires,
+	}
+	for _, serial := range serials {
+		template.RevokedCertificateEntries = append(template.RevokedCertificateEntries,
+			x509.RevocationListEntry{SerialNumber: big.NewInt(serial), RevocationTime: time.Now()})
+	}
+	der, err := x509.CreateRevocationList(rand.Reader, template, a.cert, a.key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return block("X509 CRL", der)
+}
 
 // Sign returns a new certificate of that serial number, for a server at 127.0.0.1 or a client.
 func (a *Authority) Sign(serial int64) tls.Certificate {

@@ -84,6 +84,8 @@ type Config struct {
 	Node *optional.Value[cluster.Node]
 	// Holds says that this process is to hold shards.
 	Holds bool
+	// AcceptExpiredCRLs is as in tlsfiles.Options, for Cluster.NodeTLS.
+	AcceptExpiredCRLs bool
 	// API is the address of the API that this process serves, HOST:PORT; empty for none.
 	API string
 	// MaxPeers is the number of connections of other processes that are accepted.
@@ -128,7 +130,7 @@ func (s *Settings) Validate() error {
 	if _, err := networks.Parse(s.Networks); err != nil {
 		return fmt.Errorf("member-networks: %w", err)
 	}
-	encryption, err := s.NodeTLS.OpenMutual("node-tls-", slog.Default())
+	encryption, err := s.NodeTLS.OpenMutual("node-tls-", tlsfiles.Options{})
 	if err != nil {
 		return err
 	}

@@ -33,6 +33,7 @@ import (
 	"licensed/internal/networks"
 	"licensed/internal/payload"
 	"licensed/internal/status"
+	"licensed/internal/tlsfiles"
 	"licensed/internal/version"
 	"licensed/messages/clusterv1"
 	"licensed/messages/licensedv1"
@@ -47,7 +48,10 @@ type Self struct {
 	Prober    *reach.Prober
 	Router    *routing.Router
 	Gossip    *membership.Membership
-	joined    chan struct{} // closed once the fields above are set
+	// Certificates of the node port; nil for none.
+	Certificates *tlsfiles.Certificates
+
+	joined chan struct{} // closed once the fields above are set
 
 	witnesses atomic.Int64 // processes that are expected to ping this one
 	roster    *roster.Roster
@@ -153,10 +157,13 @@ func (m *Self) listen() (err error) {
 	if t.Networks, err = networks.Parse(c.Networks); err != nil {
 		return fmt.Errorf("member-networks: %w", err)
 	}
-	encryption, err := c.NodeTLS.OpenMutual("node-tls-", m.config.Log)
+	encryption, err := c.NodeTLS.OpenMutual("node-tls-", tlsfiles.Options{
+		Log: m.config.Log, AcceptExpiredCRLs: m.config.AcceptExpiredCRLs,
+	})
 	if err != nil {
 		return err
 	}
+	m.Certificates = encryption
 	if encryption != nil {
 		t.ServerTLS, t.ClientTLS = encryption.Server(), encryption.Client
 	}

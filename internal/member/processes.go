@@ -64,9 +64,13 @@ func (p *processes) client(encryption *tlsfiles.Certificates) *tls.Config {
 			intermediates.AddCert(between)
 		}
 		leaf := s.PeerCertificates[0]
-		if _, err := leaf.Verify(x509.VerifyOptions{
+		chains, err := leaf.Verify(x509.VerifyOptions{
 			Roots: roots, Intermediates: intermediates, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		}); err != nil {
+		})
+		if err == nil {
+			err = encryption.Check(chains)
+		}
+		if err != nil {
 			return err
 		}
 		if p.identify(leaf) == transport.Stranger {

@@ -71,7 +71,7 @@ func (n *Node) listen(context.Context) error {
 	s, _ := n.shared.Get()
 	c := member.Config{
 		Cluster: n.config.Cluster, Name: n.name, Info: s.info, Store: n.storage.Hot, Map: s.rows, Node: &n.owner,
-		Holds:    n.config.Roles.Has(RoleNode),
+		Holds: n.config.Roles.Has(RoleNode), AcceptExpiredCRLs: n.acceptsExpiredCRLs(),
 		MaxPeers: n.files.Node, MaxPerNode: n.config.perNode(), MaxPerShard: n.config.perShard(),
 		Status: n.statusWith, Stopping: n.parts.Stopping(), Health: n.health, Events: &n.events, Members: n.members,
 		Metrics: s.metrics,
@@ -89,6 +89,7 @@ func (n *Node) listen(context.Context) error {
 	}
 	n.parts.Push("node address", m.Close) // closed as "node port", unless the start fails before that
 	n.member.Set(m)
+	n.expiries.Add("node", m.Certificates)
 	return nil
 }
 

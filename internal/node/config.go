@@ -167,16 +167,17 @@ func (c *Config) Validate() error {
 		}
 	}
 	if err == nil {
-		_, err = c.APITLS.OpenServer("tls-", slog.Default())
+		_, err = c.APITLS.OpenServer("tls-", tlsfiles.Options{})
 	}
 	if err == nil {
 		err = c.Fallback.validate(c.LicenseKeys != "")
 	}
 	if err == nil {
-		_, err = c.AdminTLS.OpenServer("admin-tls-", slog.Default())
+		_, err = c.AdminTLS.OpenServer("admin-tls-", tlsfiles.Options{})
 	}
 	for _, risk := range c.AcceptRisks {
-		if err == nil && !slices.ContainsFunc(Risks, func(r Risk) bool { return r.Name == risk }) {
+		if err == nil && risk != RiskExpiredCRL &&
+			!slices.ContainsFunc(Risks, func(r Risk) bool { return r.Name == risk }) {
 			err = fmt.Errorf("accept-risk: %q is no risk of a process; there are %s", risk, riskNames())
 		}
 	}

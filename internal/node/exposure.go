@@ -87,12 +87,19 @@ func (c *Config) ofGateway(address string) string {
 
 func apiProtected(c *Config) bool { return c.APITLS.Cert != "" && c.AuthFile != "" }
 
+// RiskExpiredCRL is the risk of revocation lists that expired: what was revoked since is not known. It belongs to no
+// port.
+const RiskExpiredCRL = "expired-crl"
+
+const expiredCRLDanger = "certificates are accepted that were revoked after a revocation list expired"
+
 // riskNames returns the names of all risks.
 func riskNames() string {
 	var names []string
 	for _, r := range Risks {
 		names = append(names, r.Name)
 	}
+	names = append(names, RiskExpiredCRL)
 	return strings.Join(names, ", ")
 }
 
@@ -162,7 +169,15 @@ func (n *Node) checkExposure(context.Context) error {
 	for _, p := range accepted {
 		n.log.Warn("risk accepted", "risk", p.Name, "address", p.Address, "danger", p.Danger, "remedy", p.Remedy)
 	}
+	if n.acceptsExpiredCRLs() {
+		n.log.Warn("risk accepted", "risk", RiskExpiredCRL, "danger", expiredCRLDanger)
+	}
 	return nil
+}
+
+// acceptsExpiredCRLs reports whether revocation lists that expired are used all the same.
+func (n *Node) acceptsExpiredCRLs() bool {
+	return slices.Contains(n.config.AcceptRisks, RiskExpiredCRL)
 }
 
 // acceptedRisk reports whether a risk was accepted that exists.
@@ -177,6 +192,13 @@ func (n *Node) exposureWarnings() (all []*licensedv1.ClusterWarning) {
 			Level: licensedv1.WarningLevel_WARNING_LEVEL_WARNING, Node: n.name, Runbook: "accepted-risks",
 			Text:     fmt.Sprintf("%s accepts the risk %s at %s: %s", n.name, p.Name, p.Address, p.Danger),
 			NextStep: "Protect the port with " + p.Remedy + ", and remove --accept-risk " + p.Name + ".",
+		})
+	}
+	if n.acceptsExpiredCRLs() {
+		all = append(all, &licensedv1.ClusterWarning{
+			Level: licensedv1.WarningLevel_WARNING_LEVEL_WARNING, Node: n.name, Runbook: "accepted-risks",
+			Text:     fmt.Sprintf("%s accepts the risk %s: %s", n.name, RiskExpiredCRL, expiredCRLDanger),
+			NextStep: "Replace the lists before they expire, and remove --accept-risk " + RiskExpiredCRL + ".",
 		})
 	}
 	return all

@@ -47,6 +47,7 @@ import (
 	"licensed/gateway/auth"
 	"licensed/gateway/dashboard"
 	"licensed/gateway/server"
+	"licensed/internal/expiry"
 	"licensed/internal/failpoint"
 	"licensed/internal/host"
 	"licensed/internal/lifecycle"
@@ -95,8 +96,9 @@ type Node struct {
 
 	admin     optional.Value[server.Server]
 	access    *dashboard.Access // to the admin port
-	verifier  *auth.Verifier    // nil where callers need no credentials
-	accepted  []Exposed         // risks
+	expiries  expiry.Collector
+	verifier  *auth.Verifier // nil where callers need no credentials
+	accepted  []Exposed      // risks
 	dashboard optional.Value[dashboard.Dashboard]
 	api       optional.Value[server.Server]
 	operators optional.Value[server.Server] // the API with AdminService, if it has a port of its own
@@ -129,6 +131,7 @@ func Start(ctx context.Context, c Config) (*Node, error) {
 		config: c, log: slog.New(limited), health: new(gateway.Health), registry: newRegistry(),
 		parts: lifecycle.New(), failed: make(chan error, 1),
 	}
+	n.registry.MustRegister(&n.expiries)
 	// Parts are stopped in the reverse order of their start: this one last.
 	n.parts.Push("limits of log lines", func(context.Context) error { unlimit(); return nil })
 	if n.config.Now == nil {
@@ -230,6 +233,9 @@ func (n *Node) openStorage(ctx context.Context) (err error) {
 	})
 	if err != nil {
 		return err
+	}
+	for tier, certificates := range n.storage.Certificates {
+		n.expiries.Add(tier, certificates)
 	}
 	n.parts.Push("store", func(context.Context) error { return n.storage.Close() })
 	return nil

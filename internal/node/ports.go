@@ -36,6 +36,7 @@ func (n *Node) openAuth(context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	n.expiries.AddTokens(n.config.AuthFile, n.verifier.Expiries)
 	n.parts.Push("auth file", func(context.Context) error { n.verifier.Close(); return nil })
 	return nil
 }
@@ -50,8 +51,9 @@ func (n *Node) authenticator() auth.Authenticator {
 
 // encryption returns how a port for clients is encrypted. Where there is an auth file, a certificate is one of the
 // means to prove who a client is; elsewhere the only one.
-func (n *Node) encryption(files tlsfiles.Files, prefix string) (*tls.Config, error) {
-	c, err := files.OpenServer(prefix, n.log)
+func (n *Node) encryption(port string, files tlsfiles.Files, prefix string) (*tls.Config, error) {
+	c, err := files.OpenServer(prefix, tlsfiles.Options{Log: n.log, AcceptExpiredCRLs: n.acceptsExpiredCRLs()})
+	n.expiries.Add(port, c)
 	if err != nil || n.verifier == nil {
 		return c.Server(), err
 	}
@@ -67,7 +69,7 @@ func (n *Node) startAdmin(context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	encryption, err := n.encryption(n.config.AdminTLS, "admin-tls-")
+	encryption, err := n.encryption("admin", n.config.AdminTLS, "admin-tls-")
 	if err != nil {
 		return err
 	}
@@ -88,7 +90,7 @@ func (n *Node) startAdmin(context.Context) (err error) {
 
 // bindAPI takes the address of the API, before anything slow or exclusive.
 func (n *Node) bindAPI(context.Context) error {
-	encryption, err := n.encryption(n.config.APITLS, "tls-")
+	encryption, err := n.encryption("api", n.config.APITLS, "tls-")
 	if err != nil {
 		return err
 	}

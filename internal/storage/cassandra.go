@@ -27,11 +27,16 @@ func (c *Config) options(url, passwordFile string) (cassandra.Options, error) {
 		return o, err
 	}
 	if passwordFile != "" {
-		password, err := os.ReadFile(passwordFile)
-		if err != nil {
+		if o.Password, err = readPassword(passwordFile); err != nil {
 			return o, fmt.Errorf("password file: %w", err)
 		}
-		o.Password = strings.TrimRight(string(password), "\r\n")
+		first := o.Password
+		o.ReadPassword = func() string {
+			if password, err := readPassword(passwordFile); err == nil {
+				return password
+			}
+			return first
+		}
 	}
 	if err := o.Validate(); err != nil {
 		return o, err
@@ -41,6 +46,12 @@ func (c *Config) options(url, passwordFile string) (cassandra.Options, error) {
 		o.AcceptRisks = append(o.AcceptRisks, cassandra.RiskReplication1)
 	}
 	return o, nil
+}
+
+// readPassword returns the password in a file.
+func readPassword(file string) (string, error) {
+	password, err := os.ReadFile(file)
+	return strings.TrimRight(string(password), "\r\n"), err
 }
 
 // storeOptions returns how to reach the store; the settings name one on Cassandra.
@@ -87,6 +98,7 @@ func (s *Storage) openCassandra(ctx context.Context) error {
 		return err
 	}
 	s.closers = append(s.closers, store.Close)
+	s.Certificates["store"] = o.Certificates
 	s.Hot = failpoint.Store(store)
 	s.tellRisks(store.Risks())
 	location := cassandraLocation(&o)

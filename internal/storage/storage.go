@@ -25,6 +25,7 @@ import (
 
 	"licensed/internal/failpoint"
 	"licensed/internal/planted"
+	"licensed/internal/tlsfiles"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
 	"licensed/persistence/cassandra"
@@ -85,6 +86,9 @@ type Storage struct {
 	// ArchiveSize returns the bytes of the archive's files; nil if they are not on this machine.
 	ArchiveSize func(context.Context) (uint64, error)
 
+	// Certificates of connections to Cassandra, by tier: store, archive.
+	Certificates map[string]*tlsfiles.Certificates
+
 	config  *Config
 	options Options
 	status  func(context.Context) *licensedv1.StoreStatus
@@ -96,7 +100,7 @@ type Storage struct {
 // Open opens the store, then the archive. After an error nothing is left open.
 func Open(ctx context.Context, c Config, o Options) (*Storage, error) {
 	o.Listener = o.Listener.withDefaults()
-	s := &Storage{config: &c, options: o}
+	s := &Storage{config: &c, options: o, Certificates: make(map[string]*tlsfiles.Certificates)}
 	for _, open := range []func(context.Context) error{s.openStore, s.openArchive} {
 		if err := open(ctx); err != nil {
 			return nil, errors.Join(err, s.Close())
@@ -207,6 +211,7 @@ func (s *Storage) openArchive(ctx context.Context) error {
 		return err
 	}
 	s.closers = append(s.closers, store.Close)
+	s.Certificates["archive"] = o.Certificates
 	s.tellRisks(store.Risks())
 	s.Cold, s.ArchiveLocation = failpoint.Archive(store), cassandraLocation(&o)
 	return nil

@@ -66,7 +66,7 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 	write(files.Key, key)
 	write(files.CA, first.PEM())
 	var log bytes.Buffer
-	c, err := files.OpenMutual("tls-", slog.New(slog.NewTextHandler(&log, nil)))
+	c, err := files.OpenMutual("tls-", Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

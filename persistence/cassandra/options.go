@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -41,8 +42,12 @@ type Options struct {
 	Keyspace string
 	// Username and Password; empty means no authentication.
 	Username, Password string
-	// TLS is used if not nil.
-	TLS *tls.Config
+	// ReadPassword, if not nil, is asked for the password of each connection, so that it may change.
+	ReadPassword func() string
+	// TLS, if not nil, is asked how to encrypt each connection, so that its files may change. Certificates are those
+	// files, nil for none; Open has them write to Logger.
+	TLS          func() *tls.Config
+	Certificates *tlsfiles.Certificates
 
 	// Consistency of plain reads and writes.
 	Consistency Consistency
@@ -115,8 +120,8 @@ func DefaultOptions() Options {
 //	cassandra://user:password@host:port,host2/keyspace?consistency=QUORUM&dc=eu-1&tls=true
 //
 // Parameters: consistency, dc, timeout, connect_timeout, connections, coalesce_wait, group_partitions,
-// group_bytes, batches_in_flight, reads_in_flight, accept_risk (repeatable), tls (true), tls_ca, tls_cert, tls_key
-// (files).
+// group_bytes, batches_in_flight, reads_in_flight, accept_risk (repeatable), tls (true), tls_ca, tls_cert, tls_key,
+// tls_crl (files).
 func ParseURL(s string) (Options, error) {
 	o, err := parseURL(s)
 	if err == nil {
@@ -176,14 +181,16 @@ func (o *Options) setAll(params url.Values) error {
 	}
 	// A certificate of any kind turns encryption on; tls=true alone uses the system's
 	// roots.
-	certificates, err := encryption.Open("tls_", nil)
+	certificates, err := encryption.Open("tls_", tlsfiles.Options{
+		AcceptExpiredCRLs: slices.Contains(o.AcceptRisks, RiskExpiredCRL),
+	})
 	switch {
 	case err != nil:
 		return err
 	case certificates != nil:
-		o.TLS = certificates.Client()
+		o.Certificates, o.TLS = certificates, certificates.Client
 	case encryption.on:
-		o.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+		o.TLS = func() *tls.Config { return &tls.Config{MinVersion: tls.VersionTLS12} }
 	}
 	return nil
 }
@@ -215,6 +222,7 @@ var parameters = map[string]func(o *Options, encryption *tlsParameters, v string
 	},
 	"tls_ca":   func(_ *Options, f *tlsParameters, v string) error { f.CA = v; return nil },
 	"tls_cert": func(_ *Options, f *tlsParameters, v string) error { f.Cert = v; return nil },
+	"tls_crl":  func(_ *Options, f *tlsParameters, v string) error { f.CRL = v; return nil },
 	"tls_key":  func(_ *Options, f *tlsParameters, v string) error { f.Key = v; return nil },
 }
 

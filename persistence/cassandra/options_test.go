@@ -38,8 +38,8 @@ func TestParseURL(t *testing.T) {
 			t.Errorf("%s: %v\ngot  %+v\nwant %+v", url, err, got, want)
 		}
 	}
-	if o, err := ParseURL("cassandra://a?tls=true"); err != nil || o.TLS == nil || o.TLS.InsecureSkipVerify {
-		t.Errorf("tls=true: %+v, %v", o.TLS, err)
+	if o, err := ParseURL("cassandra://a?tls=true"); err != nil || o.TLS == nil || o.TLS().InsecureSkipVerify {
+		t.Errorf("tls=true: %v", err)
 	}
 }
 
@@ -95,7 +95,7 @@ func TestClientCertificateIsReadAgain(t *testing.T) {
 	}
 	shows := func(want int64) {
 		t.Helper()
-		c, err := o.TLS.GetClientCertificate(&tls.CertificateRequestInfo{})
+		c, err := o.TLS().GetClientCertificate(&tls.CertificateRequestInfo{})
 		if err != nil || c.Leaf.SerialNumber.Int64() != want {
 			t.Fatalf("shows %v, %v; want %d", c, err, want)
 		}

@@ -52,12 +52,7 @@ func connect(ctx context.Context, o *Options, keyspace string) (*session, error)
 	log := &logger{log: o.logger()}
 	cfg.Logger = driverLog{log}
 	cfg.HostFilter = sameDataCenter(o)
-	if o.Username != "" {
-		cfg.Authenticator = gocql.PasswordAuthenticator{Username: o.Username, Password: o.Password}
-	}
-	if o.TLS != nil {
-		cfg.SslOpts = &gocql.SslOptions{Config: o.TLS, EnableHostVerification: !o.TLS.InsecureSkipVerify}
-	}
+	secure(cfg, o)
 	// A connection that fails marks its host as down, whatever the reason: the hosts are told of once a session exists.
 	hosts := &logger{}
 	policy := newHostPolicy(keyspace, o.Timeout, hosts)

@@ -147,6 +147,28 @@ var cases = map[string]struct{ fires, quiet string }{
 	"LicensedDiskBehind": {
 		`licensed_store_compaction_debt_bytes 2e10x60`, `licensed_store_compaction_debt_bytes 1e9x60`,
 	},
+	// An hour passed; what expires does so a day, or ten days, later.
+	"LicensedCertificateExpires": {
+		"licensed_certificate_expiry_timestamp_seconds{port=\"api\"} 900000x60\n" +
+			"licensed_certificate_start_timestamp_seconds{port=\"api\"} -6000000x60",
+		"licensed_certificate_expiry_timestamp_seconds{port=\"api\"} 900000x60\n" +
+			"licensed_certificate_start_timestamp_seconds{port=\"api\"} -1000000x60\n" +
+			"licensed_certificate_expiry_timestamp_seconds{port=\"admin\"} 3000000x60\n" +
+			"licensed_certificate_start_timestamp_seconds{port=\"admin\"} -90000000x60",
+	},
+	"LicensedCertificateExpiresNow": {
+		"licensed_certificate_expiry_timestamp_seconds 90000x60\nlicensed_certificate_start_timestamp_seconds -6000000x60",
+		"licensed_certificate_expiry_timestamp_seconds 900000x60\nlicensed_certificate_start_timestamp_seconds -90000000x60",
+	},
+	"LicensedCertificatesRefused": {
+		`licensed_certificate_refusals_total{reason="revoked"} 0x50 1x10`,
+		`licensed_certificate_refusals_total{reason="revoked"} 1x60`,
+	},
+	"LicensedAuditExportFails": {
+		`licensed_audit_export_records_total{result="full"} 0x50 1x10`,
+		"licensed_audit_export_records_total{result=\"rejected\"} 1x60\n" +
+			"licensed_audit_export_records_total{result=\"sent\"} 0+9x60",
+	},
 	"LicensedMemory": {
 		"process_resident_memory_bytes{job=\"licensed\"} 98x60\ngo_gc_gomemlimit_bytes{job=\"licensed\"} 100x60",
 		"process_resident_memory_bytes{job=\"licensed\"} 98x60\ngo_gc_gomemlimit_bytes{job=\"licensed\"} 9.2e18x60",

@@ -226,7 +226,7 @@ func launch(dir, network string, c Config) (*Cluster, error) {
 			_ = cluster.Destroy()
 			return nil, err
 		}
-		cluster.options.TLS = trusting.TLS
+		cluster.options.TLS, cluster.options.Certificates = trusting.TLS, trusting.Certificates
 	}
 	if err := cluster.awaitLogin(); err != nil {
 		_ = cluster.Destroy()
