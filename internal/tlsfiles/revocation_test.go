@@ -131,7 +131,7 @@ func TestRevocation(t *testing.T) {
 	}
 }
 
-// TestExpiredListIsAccepted if the operator says so; what is in it stays refused.
+// TestExpiredListIsAccepted if the operator wants it; what is in it stays refused.
 func TestExpiredListIsAccepted(t *testing.T) {
 	ours := certs.New(t)
 	f := newFixture(t, ours, ours.Revoke(time.Now().Add(time.Hour), 101), Options{AcceptExpiredCRLs: true})
