@@ -24,6 +24,7 @@
 #   COMMITLOG_TOTAL  commitlog_total_space           Cassandra's own
 #   AUTH     none|password (cassandra/cassandra)     none
 #   TLS      none|required (clients trust DIR/nI/cert.pem)  none
+#            |mutual (certificate and key of KEYSTORE, clients by a CA of TRUSTSTORE: PEM files)
 #   TIMEOUT  of reads, writes and compare-and-sets   Cassandra's own (2s, 5s)
 #   BATCH_WARN_KIB, BATCH_WARN_PARTITIONS            5, 10: Cassandra's own defaults
 #   WAIT     seconds to wait for a node              180
@@ -131,7 +132,15 @@ configure() {
   esac
   [ "$AUTH" = password ] && auth=PasswordAuthenticator authorizer=CassandraAuthorizer
   mkdir -p "$d/conf"
-  [ "$TLS" = required ] && certificate "$1"
+  local tls='{enabled: false}'
+  case $TLS in
+  required)
+    certificate "$1"
+    tls="{enabled: true, optional: false, keystore: $d/conf/keystore, keystore_password: licensed}" ;;
+  mutual)
+    tls="{enabled: true, optional: false, require_client_auth: true, keystore: $KEYSTORE, truststore: $TRUSTSTORE,
+      ssl_context_factory: {class_name: org.apache.cassandra.security.PEMBasedSslContextFactory}}" ;;
+  esac
   cat >"$d/conf/cassandra.yaml" <<YAML
 cluster_name: licensed
 num_tokens: 4
@@ -148,7 +157,7 @@ range_request_timeout: $TIMEOUT
 truncate_request_timeout: $TIMEOUT
 cas_contention_timeout: $TIMEOUT}
 ${COMMITLOG_TOTAL:+commitlog_total_space: $COMMITLOG_TOTAL}
-client_encryption_options: {enabled: $([ "$TLS" = required ] && echo true || echo false), optional: false, keystore: $d/conf/keystore, keystore_password: licensed}
+client_encryption_options: $tls
 disk_access_mode: mmap_index_only
 listen_address: $(address "$1")
 rpc_address: $(address "$1")

@@ -2,7 +2,8 @@
 package certs
 
 import (
-	"crypto/ed25519"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -18,13 +19,13 @@ import (
 type Authority struct {
 	t    testing.TB
 	cert *x509.Certificate
-	key  ed25519.PrivateKey
+	key  *ecdsa.PrivateKey
 }
 
 // New returns an authority that nobody else trusts.
 func New(t testing.TB) *Authority {
 	t.Helper()
-	public, key, err := ed25519.GenerateKey(rand.Reader)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +33,7 @@ func New(t testing.TB) *Authority {
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"}, NotAfter: time.Now().Add(time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, public, key)
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,19 +82,19 @@ func (a *Authority) Sign(serial int64) tls.Certificate {
 }
 
 // SignPEM is [Authority.Sign] for files: certificate and key in PEM form, as tlsfiles
-// reads them.
-func (a *Authority) SignPEM(serial int64) (cert, key []byte) {
+// reads them. Addresses are further ones of the server.
+func (a *Authority) SignPEM(serial int64, addresses ...net.IP) (cert, key []byte) {
 	a.t.Helper()
-	public, private, err := ed25519.GenerateKey(rand.Reader)
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		a.t.Fatal(err)
 	}
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
 		SerialNumber: big.NewInt(serial),
-		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
+		IPAddresses:  append(addresses, net.IPv4(127, 0, 0, 1)),
 		NotAfter:     time.Now().Add(time.Hour),
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}, a.cert, public, a.key)
+	}, a.cert, private.Public(), a.key)
 	if err != nil {
 		a.t.Fatal(err)
 	}

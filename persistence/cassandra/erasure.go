@@ -101,21 +101,8 @@ func (s *Store) Tombstones(
 
 // readTombstones returns the rows of a query.
 func (s *Store) readTombstones(q *gocql.Query) (found []persistence.Tombstone, err error) {
-	var bad error
-	err = s.plainRead(func(iter *gocql.Iter) bool {
-		var key []byte
-		var t persistence.Tombstone
-		if !iter.Scan(&key, &t.Time, &t.Erased) {
-			return false
-		}
-		if len(key) != len(t.Key) {
-			bad = fmt.Errorf("%w: tombstone %x", persistence.ErrCorrupt, key)
-		}
-		copy(t.Key[:], key)
-		found = append(found, t)
-		return true
-	}, q)
-	return found, errors.Join(err, bad)
+	err = s.plainRead(collect(&found, tombstoneRow.scan), q)
+	return found, err
 }
 
 // forgotten returns a *ForgottenError if the aggregate has a tombstone. Errors: also ErrUnavailable, ErrCorrupt.
@@ -152,15 +139,15 @@ func (s *Store) eraseAggregate(ctx context.Context, aggregate string) (erased pe
 		return erased, err
 	}
 	var partitions []persistence.Partition
-	err = s.plainRead(func(iter *gocql.Iter) bool {
+	err = s.plainRead(func(iter *gocql.Iter) (bool, error) {
 		var epoch, version int64
 		var by gocql.UUID
 		if !iter.Scan(&epoch, &version, &by) {
-			return false
+			return false, nil
 		}
 		key := persistence.RootKey{Aggregate: aggregate, Epoch: uint64(epoch), Version: uint64(version)}
 		partitions = append(partitions, persistence.PartitionOf(key, persistence.Incarnation(by)))
-		return true
+		return true, nil
 	}, s.query(ctx, selectRootKeys, aggregate))
 	if err != nil {
 		return erased, err
@@ -169,7 +156,7 @@ func (s *Store) eraseAggregate(ctx context.Context, aggregate string) (erased pe
 	for _, p := range partitions {
 		values := []any{p.RowID(), int64(p.Epoch), gocql.UUID(p.Incarnation)}
 		n := 0
-		if err := s.plainRead(func(iter *gocql.Iter) bool { return iter.Scan(&n) },
+		if err := s.plainRead(func(iter *gocql.Iter) (bool, error) { return iter.Scan(&n), nil },
 			s.session.read(ctx, countEvents, values...)); err != nil {
 			return erased, err
 		}

@@ -195,6 +195,11 @@ func (s *Store) scan(
 // rows reads, calling next for row after row. The error of next is returned as it is;
 // that of Cassandra as ErrUnavailable.
 func (s *Store) rows(query *gocql.Query, next func(*gocql.Iter) (more bool, err error)) error {
+	return s.count(eachRow(query, next))
+}
+
+// eachRow is rows without the statistics.
+func eachRow(query *gocql.Query, next func(*gocql.Iter) (more bool, err error)) error {
 	iter := query.Iter()
 	for {
 		more, err := next(iter)
@@ -207,7 +212,6 @@ func (s *Store) rows(query *gocql.Query, next func(*gocql.Iter) (more bool, err 
 		}
 	}
 	if err := iter.Close(); err != nil {
-		s.stats.readErrors.Add(1)
 		return readError(err)
 	}
 	return nil

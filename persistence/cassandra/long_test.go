@@ -323,7 +323,7 @@ func TestLongTLS(t *testing.T) {
 	check(t, appendOne(t, s, []byte("x")))
 	for name, change := range map[string]func(*cassandra.Options){
 		"no TLS":   func(o *cassandra.Options) { o.TLS = nil },
-		"no trust": func(o *cassandra.Options) { o.TLS = &tls.Config{} },
+		"no trust": func(o *cassandra.Options) { o.TLS = func() *tls.Config { return &tls.Config{} } },
 	} {
 		o := o
 		change(&o)

@@ -92,17 +92,9 @@ func (s *Store) count(err error) error {
 
 // serialRead reads rows of one bucket at the serial consistency.
 func (s *Store) serialRead(
-	ctx context.Context, l locks, bucket int, scan func(*gocql.Iter) bool, query *gocql.Query,
+	ctx context.Context, l locks, bucket int, next func(*gocql.Iter) (more bool, err error), query *gocql.Query,
 ) error {
-	err := s.serial(ctx, l, bucket, func() error {
-		iter := query.Iter()
-		for scan(iter) {
-		}
-		if err := iter.Close(); err != nil {
-			return readError(err)
-		}
-		return nil
-	})
+	err := s.serial(ctx, l, bucket, func() error { return eachRow(query, next) })
 	if errors.Is(err, errNotSent) {
 		return readError(err)
 	}
@@ -112,18 +104,12 @@ func (s *Store) serialRead(
 // plainRead reads rows of leases or shards at the plain consistency. A compare-and-set is known to be applied when a
 // quorum has its commit, so the quorum that is read has a replica with it. A replica holds a row only after a quorum
 // accepted its ballot.
-func (s *Store) plainRead(scan func(*gocql.Iter) bool, query *gocql.Query) error {
+func (s *Store) plainRead(next func(*gocql.Iter) (more bool, err error), query *gocql.Query) error {
 	if err := s.begin(); err != nil {
 		return err
 	}
 	defer s.end()
-	iter := query.Iter()
-	for scan(iter) {
-	}
-	if err := iter.Close(); err != nil {
-		return s.count(readError(err))
-	}
-	return nil
+	return s.rows(query, next)
 }
 
 // swap is a compare-and-set of one row of a bucket.
@@ -207,8 +193,8 @@ func (s *Store) tryCreateCluster(ctx context.Context, info persistence.ClusterIn
 	}
 	shards, _ := row["shards"].(int64)
 	now.Name, _ = row["name"].(string)
-	now.Shards = uint32(shards)
-	return now, nil
+	now.Shards, err = shardNumber(shards)
+	return now, err
 }
 
 // clusterRow is the row of table cluster.
@@ -224,8 +210,10 @@ func (s *session) readCluster(ctx context.Context) (clusterRow, error) {
 	if err := s.readSerial(ctx, selectCluster).Scan(&c.Name, &shards, &id, &c.serial, &c.dataCenter); err != nil {
 		return clusterRow{}, readError(err)
 	}
-	c.ID, c.Shards = persistence.ClusterID(id), uint32(shards)
-	return c, nil
+	var err error
+	c.ID = persistence.ClusterID(id)
+	c.Shards, err = shardNumber(shards)
+	return c, err
 }
 
 // Leases implements persistence.Ownership.
@@ -246,7 +234,7 @@ func (s *Store) Lease(ctx context.Context, i persistence.Incarnation) (persisten
 // PeekLease implements persistence.Ownership.
 func (s *Store) PeekLease(ctx context.Context, i persistence.Incarnation) (persistence.Lease, error) {
 	return one("lease", i, func() (leases []persistence.Lease, err error) {
-		err = s.plainRead(func(iter *gocql.Iter) bool { return scanLease(iter, &leases) },
+		err = s.plainRead(collect(&leases, leaseRow.scan),
 			s.session.read(ctx, selectLease, leaseBucket(i), gocql.UUID(i)))
 		return leases, err
 	})
@@ -255,23 +243,9 @@ func (s *Store) PeekLease(ctx context.Context, i persistence.Incarnation) (persi
 func (s *Store) readLeases(
 	ctx context.Context, bucket int, statement string, values ...any,
 ) (leases []persistence.Lease, err error) {
-	err = s.serialRead(ctx, s.leaseLocks, bucket, func(iter *gocql.Iter) bool {
-		return scanLease(iter, &leases)
-	}, s.session.readSerial(ctx, statement, values...))
+	err = s.serialRead(ctx, s.leaseLocks, bucket, collect(&leases, leaseRow.scan),
+		s.session.readSerial(ctx, statement, values...))
 	return leases, err
-}
-
-// scanLease appends the next row, if there is one.
-func scanLease(iter *gocql.Iter, leases *[]persistence.Lease) bool {
-	var l persistence.Lease
-	var i gocql.UUID
-	var counter int64
-	if !iter.Scan(&i, &l.Node, &l.Address, &counter, &l.Dead) {
-		return false
-	}
-	l.Incarnation, l.Counter = persistence.Incarnation(i), uint64(counter)
-	*leases = append(*leases, l)
-	return true
 }
 
 // CompareAndSetLease implements persistence.Ownership.
@@ -345,7 +319,7 @@ func (s *Store) PeekShards(ctx context.Context) (shards []persistence.Shard, err
 	for b := range all {
 		all[b] = b
 	}
-	if err := s.plainRead(func(iter *gocql.Iter) bool { return scanShard(iter, &shards) },
+	if err := s.plainRead(collect(&shards, shardRow.scan),
 		s.session.read(ctx, peekShards, all[:])); err != nil {
 		return nil, fmt.Errorf("shards: %w", err)
 	}
@@ -355,24 +329,9 @@ func (s *Store) PeekShards(ctx context.Context) (shards []persistence.Shard, err
 func (s *Store) readShards(
 	ctx context.Context, bucket int, statement string, values ...any,
 ) (shards []persistence.Shard, err error) {
-	err = s.serialRead(ctx, s.shardLocks, bucket, func(iter *gocql.Iter) bool {
-		return scanShard(iter, &shards)
-	}, s.session.readSerial(ctx, statement, values...))
+	err = s.serialRead(ctx, s.shardLocks, bucket, collect(&shards, shardRow.scan),
+		s.session.readSerial(ctx, statement, values...))
 	return shards, err
-}
-
-// scanShard appends the next row, if there is one.
-func scanShard(iter *gocql.Iter, shards *[]persistence.Shard) bool {
-	var id, epoch int64
-	var owner, successor gocql.UUID
-	if !iter.Scan(&id, &epoch, &owner, &successor) {
-		return false
-	}
-	*shards = append(*shards, persistence.Shard{
-		ID: uint32(id), Epoch: uint64(epoch),
-		Owner: persistence.Incarnation(owner), Successor: persistence.Incarnation(successor),
-	})
-	return true
 }
 
 // CompareAndSetShard implements persistence.Ownership.

@@ -41,24 +41,9 @@ func (s *Store) WithdrawVote(ctx context.Context, accused, voter persistence.Inc
 
 // Votes implements persistence.Votes.
 func (s *Store) Votes(ctx context.Context) ([]persistence.Vote, error) {
-	if err := s.begin(); err != nil {
-		return nil, fmt.Errorf("votes: %w", err)
-	}
-	defer s.end()
 	var votes []persistence.Vote
-	iter := s.session.read(ctx, selectVotes).Iter()
-	for {
-		var accused, voter gocql.UUID
-		var v persistence.Vote
-		var beat int64
-		if !iter.Scan(&accused, &voter, &v.Name, &beat) {
-			break
-		}
-		v.Accused, v.Voter, v.Beat = persistence.Incarnation(accused), persistence.Incarnation(voter), uint64(beat)
-		votes = append(votes, v)
-	}
-	if err := iter.Close(); err != nil {
-		return nil, s.count(fmt.Errorf("votes: %w", readError(err)))
+	if err := s.plainRead(collect(&votes, voteRow.scan), s.session.read(ctx, selectVotes)); err != nil {
+		return nil, fmt.Errorf("votes: %w", err)
 	}
 	return votes, nil
 }

@@ -22,6 +22,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -29,6 +30,7 @@ import (
 	"testing"
 	"time"
 
+	"licensed/internal/certs"
 	"licensed/persistence/cassandra"
 )
 
@@ -113,8 +115,9 @@ func startShared() (err error) {
 		return err
 	}
 	// A few seconds of the tests' load are too much for the defaults of a small node.
-	c, err := launch(dir, string(network), Config{Password: true, Env: []string{"TIMEOUT=20s"}})
-	if err != nil {
+	own := Config{Password: true, Env: []string{"TIMEOUT=20s"}}
+	c := prepare(dir, string(network), own)
+	if err := c.up(own); err != nil {
 		return err
 	}
 	shared.options = c.options
@@ -164,6 +167,8 @@ type Config struct {
 	Password bool
 	// TLS makes the nodes take nothing else.
 	TLS bool
+	// Mutual has them also demand a certificate of each client: see Cluster.Certificates.
+	Mutual bool
 	// Env is further settings of scripts/cassandra.sh, "SYNC=batch".
 	Env []string
 }
@@ -172,8 +177,17 @@ type Config struct {
 func Start(t testing.TB, c Config) *Cluster {
 	t.Helper()
 	SkipIfShort(t)
-	cluster, err := launch(t.TempDir(), freeNetwork(), c)
-	if err != nil {
+	cluster := prepare(t.TempDir(), freeNetwork(), c)
+	if c.Mutual {
+		cluster.Certify(t)
+		cluster.env = append(cluster.env, "TLS=mutual", "KEYSTORE="+cluster.Certificates("keystore.pem"),
+			"TRUSTSTORE="+cluster.Certificates("truststore.pem"))
+		if err := cluster.trust(cluster.Certificates("ca.pem"), cluster.Certificates("client.pem"),
+			cluster.Certificates("client-key.pem")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := cluster.up(c); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -192,47 +206,89 @@ func SkipIfShort(t testing.TB) {
 	}
 }
 
-// launch starts nodes on the addresses of a network, or finds those that were started there
-// before, and waits until they accept a login.
-func launch(dir, network string, c Config) (*Cluster, error) {
+// prepare returns nodes that are to run at the addresses of a network.
+func prepare(dir, network string, c Config) *Cluster {
 	dir = filepath.Join(dir, "cassandra")
 	cluster := &Cluster{
 		dir: dir,
 		env: append([]string{"DIR=" + dir, "NET=" + network, "FIRST=1", "PORT=9042"}, c.Env...),
 	}
-	nodes := max(1, c.Nodes)
 	cluster.options = cassandra.DefaultOptions()
 	cluster.options.Hosts = nil
-	for i := range nodes {
+	for i := range max(1, c.Nodes) {
 		cluster.options.Hosts = append(cluster.options.Hosts, fmt.Sprintf("%s.%d:9042", network, i+1))
 	}
 	if c.Password {
 		cluster.env = append(cluster.env, "AUTH=password")
 		cluster.options.Username, cluster.options.Password = "cassandra", "cassandra"
 	}
-	var ca string
 	if c.TLS {
 		cluster.env = append(cluster.env, "TLS=required")
-		ca = filepath.Join(dir, "n1", "cert.pem")
 	}
-	if _, err := cluster.script("up", strconv.Itoa(nodes)); err != nil {
-		_ = cluster.Destroy()
-		return nil, fmt.Errorf("%w\nThese tests need a Cassandra: set %s to its host:port, "+
+	return cluster
+}
+
+// up starts the nodes, or finds those that were started before, and waits until they accept a login. After an error
+// there are none.
+func (c *Cluster) up(config Config) error {
+	_, err := c.script("up", strconv.Itoa(len(c.options.Hosts)))
+	if err != nil {
+		err = fmt.Errorf("%w\nThese tests need a Cassandra: set %s to its host:port, "+
 			"or install JDK 17 and Maven, or run go test -short to leave them out", err, AddressVariable)
 	}
-	if ca != "" {
-		trusting, err := cassandra.ParseURL("cassandra://localhost?tls_ca=" + url.QueryEscape(ca))
+	if err == nil && config.TLS {
+		err = c.trust(filepath.Join(c.dir, "n1", "cert.pem"), "", "")
+	}
+	if err == nil {
+		err = c.awaitLogin()
+	}
+	if err != nil {
+		_ = c.Destroy()
+	}
+	return err
+}
+
+// Certificates returns the path of a file of the certificates of nodes and clients (Config.Mutual): ca.pem, client.pem
+// and client-key.pem of clients, keystore.pem and truststore.pem of Cassandra.
+func (c *Cluster) Certificates(name string) string { return filepath.Join(c.dir+"-tls", name) }
+
+// Certify makes certificates of a new authority, for Cassandra and for clients. Cassandra reads them when it starts.
+func (c *Cluster) Certify(t testing.TB) {
+	t.Helper()
+	if err := os.MkdirAll(c.Certificates(""), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var addresses []net.IP
+	for _, address := range c.options.Hosts {
+		host, _, err := net.SplitHostPort(address)
 		if err != nil {
-			_ = cluster.Destroy()
-			return nil, err
+			t.Fatal(err)
 		}
-		cluster.options.TLS, cluster.options.Certificates = trusting.TLS, trusting.Certificates
+		addresses = append(addresses, net.ParseIP(host))
 	}
-	if err := cluster.awaitLogin(); err != nil {
-		_ = cluster.Destroy()
-		return nil, err
+	authority := certs.New(t)
+	server, serverKey := authority.SignPEM(2, addresses...)
+	client, clientKey := authority.SignPEM(3)
+	for name, content := range map[string][]byte{
+		"ca.pem": authority.PEM(), "client.pem": client, "client-key.pem": clientKey,
+		"truststore.pem": authority.PEM(),
+		"keystore.pem":   slices.Concat(serverKey, server, authority.PEM()),
+	} {
+		if err := os.WriteFile(c.Certificates(name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	return cluster, nil
+}
+
+// trust has the options use these files; without a certificate they show none.
+func (c *Cluster) trust(ca, cert, key string) error {
+	query := url.Values{"tls_ca": {ca}}
+	if cert != "" {
+		query["tls_cert"], query["tls_key"] = []string{cert}, []string{key}
+	}
+	o, err := cassandra.ParseURL("cassandra://localhost?" + query.Encode())
+	c.options.TLS, c.options.Certificates = o.TLS, o.Certificates
+	return err
 }
 
 // awaitLogin waits until the nodes let clients in: the first user is made some time after the port
