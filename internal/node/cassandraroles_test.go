@@ -56,7 +56,7 @@ func probe(t *testing.T, r cassandratest.Roles, role string, reads, modifies []s
 	}
 }
 
-// TestCassandraRoles: the roles of deploy/cassandra are enough for a migration, a node and a gateway at work, and for
+// TestCassandraRoles: the roles of deploy/cassandra are enough for a migration, a node and a gateway, and for
 // nothing else.
 func TestCassandraRoles(t *testing.T) {
 	r := cassandratest.Roles{Admin: cassandratest.NewKeyspace(t, cassandratest.Shared(t))}
