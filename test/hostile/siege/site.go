@@ -51,6 +51,11 @@ type Options struct {
 	Only []string
 	// Log is told what happens.
 	Log func(format string, arguments ...any)
+
+	// more returns further settings of a member, which take the place of those of the same name; nil for none.
+	more func(m *member) [][2]string
+	// begun is called with the site before anything is started; nil if nobody waits for it.
+	begun func(s *site)
 }
 
 // member is a process of the cluster.
@@ -84,6 +89,9 @@ func start(ctx context.Context, o Options) (s *site, err error) {
 			err = errors.Join(err, s.stop())
 		}
 	}()
+	if o.begun != nil {
+		o.begun(s)
+	}
 	if s.prefix, err = freePrefix(); err != nil {
 		return s, err
 	}
@@ -208,6 +216,12 @@ func (s *site) settings(m *member) [][2]string {
 	}
 	all = append(all, [2]string{"node-tls-cert", s.secrets.path(role + ".pem")},
 		[2]string{"node-tls-key", s.secrets.path(role + "-key.pem")})
+	if s.options.more != nil {
+		further := s.options.more(m)
+		all = append(slices.DeleteFunc(all, func(setting [2]string) bool {
+			return slices.ContainsFunc(further, func(other [2]string) bool { return other[0] == setting[0] })
+		}), further...)
+	}
 	return slices.DeleteFunc(all, func(setting [2]string) bool {
 		return !s.known[role+" "+setting[0]] || slices.Contains(s.options.Without, setting[0])
 	})
