@@ -570,6 +570,11 @@ func (o *options) observeSettings() []settings.Setting {
 			Help:    "format of the log; auto is text on a terminal and json elsewhere",
 		},
 		{
+			Name: "log-customer-ids", Value: &c.LogCustomerIDs, For: operator, Roles: all,
+			Help:  "ids of customers in log lines, for finding a fault",
+			Unset: "log lines have customer_hash, a hash of the id, in place of it",
+		},
+		{
 			Name: "otlp-endpoint", Value: &c.Traces.Endpoint, Unit: "URL", For: operator, Roles: all, Password: true,
 			Help: "collector of traces, and of the records of --audit-file (OTLP over gRPC), like " +
 				"http://127.0.0.1:4317",

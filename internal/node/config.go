@@ -74,6 +74,8 @@ type Config struct {
 	AuthFile string
 	// AuditFile records calls of operators and others, see package auditlog; empty for no record.
 	AuditFile string
+	// LogCustomerIDs has log lines name customers, and not just their hashes.
+	LogCustomerIDs bool
 	// AcceptRisks are names of risks that were accepted, see Risks.
 	AcceptRisks []string
 	// AllowedHosts are names under which the HTTP ports are served, beside those in the addresses, see

@@ -49,6 +49,7 @@ import (
 	"licensed/gateway/server"
 	"licensed/internal/expiry"
 	"licensed/internal/failpoint"
+	"licensed/internal/hideids"
 	"licensed/internal/host"
 	"licensed/internal/lifecycle"
 	"licensed/internal/loglimit"
@@ -126,11 +127,16 @@ const (
 // Start starts a node. When it returns without an error the node is ready; with one, all that was
 // started has been stopped.
 func Start(ctx context.Context, c Config) (*Node, error) {
-	limited, unlimit := loglimit.New(c.Logger.Handler(), logLines, logInterval)
+	lines := c.Logger.Handler()
+	if !c.LogCustomerIDs {
+		lines = hideids.Handler(lines)
+	}
+	limited, unlimit := loglimit.New(lines, logLines, logInterval)
 	n := &Node{
 		config: c, log: slog.New(limited), health: new(gateway.Health), registry: newRegistry(),
 		parts: lifecycle.New(), failed: make(chan error, 1),
 	}
+	n.config.Logger = n.log
 	n.registry.MustRegister(&n.expiries)
 	// Parts are stopped in the reverse order of their start: this one last.
 	n.parts.Push("limits of log lines", func(context.Context) error { unlimit(); return nil })

@@ -21,8 +21,6 @@ package tracing
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/url"
@@ -38,6 +36,8 @@ import (
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
+
+	"licensed/internal/hideids"
 )
 
 // Config of a tracer.
@@ -93,7 +93,7 @@ func Start(ctx context.Context, c Config) (*Tracer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("traces to %s: %w", c.Endpoint, err)
 	}
-	return New(c, sdktrace.WithBatcher(exporter)), nil
+	return New(c, sdktrace.WithBatcher(withoutTexts{exporter})), nil
 }
 
 // New returns a tracer with span processors of the caller's.
@@ -116,6 +116,32 @@ func (t *Tracer) Close(ctx context.Context) error {
 		return nil
 	}
 	return t.provider.Shutdown(ctx)
+}
+
+// withoutTexts exports spans of calls of the API without the texts of their errors. They are the answers to callers, who
+// know which customer they asked about; the code says what went wrong, and the spans below have the cause.
+type withoutTexts struct{ sdktrace.SpanExporter }
+
+// ExportSpans implements sdktrace.SpanExporter.
+func (e withoutTexts) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
+	hidden := make([]sdktrace.ReadOnlySpan, len(spans))
+	for i, span := range spans {
+		if hidden[i] = span; span.InstrumentationScope().Name == apiScope {
+			hidden[i] = withoutText{span}
+		}
+	}
+	return e.SpanExporter.ExportSpans(ctx, hidden)
+}
+
+// apiScope is the scope of the spans of Interceptors.
+const apiScope = "connectrpc.com/otelconnect"
+
+// withoutText is a span without the text of its error.
+type withoutText struct{ sdktrace.ReadOnlySpan }
+
+// Status implements sdktrace.ReadOnlySpan.
+func (s withoutText) Status() sdktrace.Status {
+	return sdktrace.Status{Code: s.ReadOnlySpan.Status().Code}
 }
 
 // Interceptors returns those that make a span of each call of the API.
@@ -209,12 +235,8 @@ func (t *Tracer) parents(aggregate string, wanted func(command string) bool) []t
 	return out
 }
 
-// hashOf returns what stands for a customer in traces, which more people read than may know the ids of customers: the
-// first 16 digits of the SHA-256 of the id in hex. Who has an id finds its traces.
-func hashOf(aggregate string) string {
-	sum := sha256.Sum256([]byte(customerOf(aggregate)))
-	return hex.EncodeToString(sum[:8])
-}
+// hashOf returns what stands for a customer in traces.
+func hashOf(aggregate string) string { return hideids.Hash(customerOf(aggregate)) }
 
 // customerOf returns the id of an aggregate's customer.
 func customerOf(aggregate string) string {
@@ -255,11 +277,7 @@ func (s spans) end(err error) {
 // is hidden, as in hashOf.
 func finish(s trace.Span, aggregate string, err error) {
 	if err != nil && !errors.Is(err, context.Canceled) {
-		text := err.Error()
-		if id := customerOf(aggregate); id != "" {
-			text = strings.ReplaceAll(text, id, hashOf(aggregate))
-		}
-		s.SetStatus(codes.Error, text)
+		s.SetStatus(codes.Error, hideids.Text(err.Error(), customerOf(aggregate)))
 	}
 	s.End()
 }
