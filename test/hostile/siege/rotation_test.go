@@ -117,7 +117,7 @@ func (r *rotation) issue(a *authority, path, uri string) tls.Certificate {
 	return pair
 }
 
-// logged waits until the log of each member has a line so many times.
+// logged waits until the log of each member has a line that number of times.
 func (r *rotation) logged(line string, times int) {
 	r.t.Helper()
 	for _, m := range r.members {

@@ -167,7 +167,7 @@ func (l *rotationLoad) counts() (calls int, failures []error) {
 	return l.calls, l.failures
 }
 
-// more waits for so many more calls, and returns how many there are.
+// more waits for that number of further calls, and returns the number of all calls.
 func (l *rotationLoad) more(n int) int {
 	l.r.t.Helper()
 	before, _ := l.counts()
