@@ -13,6 +13,7 @@
 #   ADMIN     admin port of all processes                           8081
 #   PORT      Cassandra's port                                      9042
 #   HEAP      of Cassandra                                          1G
+#   DEMO=1    import customers with a year of history, once; so does the argument --demo
 #
 # Systems other than Linux need the addresses of nodes first: ifconfig lo0 alias 127.0.0.2, and so on.
 set -euo pipefail
@@ -27,6 +28,7 @@ API=${API:-8080}
 ADMIN=${ADMIN:-8081}
 PORT=${PORT:-9042}
 STORE=${STORE:-}
+DEMO=${DEMO:-}
 KEYSPACE=licensed
 pids=()
 own_cassandra=
@@ -35,6 +37,12 @@ die() {
   echo "cluster.sh: $*" >&2
   exit 1
 }
+
+case ${1:-} in
+"") ;;
+--demo) DEMO=1 ;;
+*) die "unknown argument $1; use --demo, or variables of the environment" ;;
+esac
 
 # address I: of the process I; gateways come after the nodes.
 address() { echo "$NET.$((FIRST + $1 - 1))"; }
@@ -55,10 +63,10 @@ stop() {
 
 # run NAME ARGUMENTS…: starts a process of the cluster.
 run() {
-  local name=$1
+  local name=$1 role=$2
   shift
   rm -f "$DIR/$name.ready"
-  setsid "$DIR/licensed" "$@" --name "$name" --store "$STORE" --join "$join" --ready-file "$DIR/$name.ready" >"$DIR/$name.log" 2>&1 &
+  setsid "$DIR/licensed" "$@" --node-tls-cert "$DIR/dev/$role.pem" --node-tls-key "$DIR/dev/$role-key.pem" --name "$name" --store "$STORE" --join "$join" --ready-file "$DIR/$name.ready" >"$DIR/$name.log" 2>&1 &
   pids+=($!)
 }
 
@@ -73,11 +81,34 @@ await() {
   die "$name was not ready in a minute; see $DIR/$name.log"
 }
 
+# import_demo: the histories of the demo's own store, as any other export.
+import_demo() {
+  local demo=$DIR/demo pid
+  [ -e "$DIR/demo.imported" ] && return
+  rm -f "$DIR/demo.ready"
+  env -u LICENSED_AUTH_FILE "$DIR/licensed" dev --data "$demo/data" --listen 127.0.0.1:0 --admin "" \
+    --ready-file "$DIR/demo.ready" >"$DIR/demo.log" 2>&1 &
+  pid=$!
+  pids+=("$pid")
+  await demo "$pid"
+  "$DIR/licensectl" --server "$(sed 's/.*"api":"\([^"]*\)".*/\1/' "$DIR/demo.ready")" export |
+    "$DIR/licensectl" --server "$(address 1):$API" --token-file "$DIR/dev/all.token" import -
+  kill -TERM "$pid"
+  wait "$pid"
+  touch "$DIR/demo.imported"
+}
+
 mkdir -p "$DIR"
 go build -o "$DIR/" ./cmd/licensed ./cmd/licensectl
-# Callers of the API need a token, as they do in production. The ports are on this machine, so nothing is encrypted.
-[ -e "$DIR/dev/auth.yaml" ] || "$DIR/licensed" tokens dev "$DIR/dev" >/dev/null
-export LICENSED_AUTH_FILE=$DIR/dev/auth.yaml
+# Callers of the API need a token, as they do in production, and processes know each other by certificates of their role.
+# API and admin ports are on this machine, so they are not encrypted: a browser needs no certificate.
+"$DIR/licensed" certs dev "$DIR/dev" --if-missing >/dev/null
+"$DIR/licensed" tokens dev "$DIR/dev" --if-missing >/dev/null
+export LICENSED_AUTH_FILE=$DIR/dev/auth.yaml LICENSED_NODE_TLS_CA=$DIR/dev/ca.pem LICENSED_GOSSIP_KEY_FILE=$DIR/dev/gossip.key
+export LICENSED_NODE_SANS=spiffe://licensed.dev/process/node LICENSED_GATEWAY_SANS=spiffe://licensed.dev/process/gateway
+# A year of history, made by a service that runs by a clock of its own.
+[ -z "$DEMO" ] || [ -e "$DIR/demo" ] || "$DIR/licensed" demo "$DIR/demo"
+[ -z "$DEMO" ] || export LICENSED_POLICY=$DIR/demo/policy.yaml
 trap stop EXIT
 trap 'exit 0' INT TERM
 if [ -z "$STORE" ]; then
@@ -100,6 +131,7 @@ for ((i = 1; i <= GATEWAYS; i++)); do
 done
 for ((i = 1; i <= NODES; i++)); do await "n$i" "${pids[i - 1]}"; done
 for ((i = 1; i <= GATEWAYS; i++)); do await "g$i" "${pids[NODES + i - 1]}"; done
+[ -z "$DEMO" ] || import_demo
 
 echo
 echo "  store    ${STORE%%\?*}"

@@ -117,8 +117,8 @@ func (p *program) run(ctx context.Context, args []string) int {
 	})
 	pages := manpages.Command("licensed", p.getenv)
 	pages.Args = directory
-	root.AddCommand(p.devCommand(), p.serveCommand(), p.nodeCommand(), p.gatewayCommand(), p.schemaCommand(),
-		p.storeCommand(), p.keysCommand(), p.tokensCommand(), p.certsCommand(), p.healthCommand(),
+	root.AddCommand(p.devCommand(), p.demoCommand(), p.serveCommand(), p.nodeCommand(), p.gatewayCommand(),
+		p.schemaCommand(), p.storeCommand(), p.keysCommand(), p.tokensCommand(), p.certsCommand(), p.healthCommand(),
 		p.settingsCommand(), p.versionCommand(), pages)
 	err := root.ExecuteContext(ctx)
 	if err == nil {

@@ -8,6 +8,9 @@
 // phones on bad networks do. They know no rules: what the policy forbids is refused, and they continue.
 // Commands start at a steady rate, whatever the answers' pace (an open loop); when too many are under
 // way the simulation falls behind and reports it rather than adding to the trouble.
+//
+// [Past] is another simulation: what households and the support did in a year, one command after the other, at a
+// service whose clock it moves.
 package demo
 
 import (
