@@ -73,12 +73,12 @@ run() {
 # await NAME PID: waits until a process is ready.
 await() {
   local name=$1
-  for _ in $(seq 600); do
+  for _ in $(seq 1800); do
     [ -e "$DIR/$name.ready" ] && return
     kill -0 "$2" 2>/dev/null || { tail -n 5 "$DIR/$name.log" >&2; die "$name ended; see $DIR/$name.log"; }
     sleep 0.1
   done
-  die "$name was not ready in a minute; see $DIR/$name.log"
+  die "$name was not ready in three minutes; see $DIR/$name.log"
 }
 
 # import_demo: the histories of the demo's own store, as any other export.

@@ -23,11 +23,11 @@ func (p *program) demoCommand() *cobra.Command {
 	customers, days, seed := 40, 365, uint64(1)
 	c := &cobra.Command{
 		Use: "demo DIR", Short: "Make an embedded store with customers and a year of their history",
-		Long: "demo makes DIR/data, a store for licensed dev, and DIR/policy.yaml, the policy of its customers. It runs a\n" +
-			"service of its own by a clock that goes through the year, and simulates what customers and the support do:\n" +
-			"downloads, refusals, removals of devices, late facts of devices that were offline, changes of plan, exceptions.\n" +
-			"Each command is decided by that service, so every history is one that a real year could have left. The same\n" +
-			"seed at the same time results in the same histories.",
+		Long: "demo makes DIR/data, a store for licensed dev, and DIR/policy.yaml, the policy of its customers. It\n" +
+			"runs a service of its own by a clock that goes through the year, and simulates what customers and\n" +
+			"support do: downloads, refusals, removals of devices, late facts of devices that were offline, changes\n" +
+			"of plan, exceptions. Each command is decided by that service, so every history is one that a real year\n" +
+			"could have left.",
 		Example: "  licensed demo ./demo\n  licensed dev --data ./demo/data --policy ./demo/policy.yaml",
 		Args:    directory,
 	}
@@ -50,7 +50,7 @@ func (p *program) demoCommand() *cobra.Command {
 
 // makePast makes the directory under another name, so that it is never there in part.
 func (p *program) makePast(ctx context.Context, dir string, c demo.PastConfig) (err error) {
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o750); err != nil {
 		return fmt.Errorf("make the demo: %w", err)
 	}
 	work, err := os.MkdirTemp(filepath.Dir(dir), ".demo-*")
@@ -63,7 +63,7 @@ func (p *program) makePast(ctx context.Context, dir string, c demo.PastConfig) (
 		}
 	}()
 	policy := filepath.Join(work, "policy.yaml")
-	if err := os.WriteFile(policy, []byte(demo.Policy(c.To)), 0o644); err != nil {
+	if err := os.WriteFile(policy, []byte(demo.Policy(c.To)), 0o600); err != nil {
 		return fmt.Errorf("make the demo: %w", err)
 	}
 	began, line := time.Now(), terminal.NewProgress(nil)
@@ -82,7 +82,8 @@ func (p *program) makePast(ctx context.Context, dir string, c demo.PastConfig) (
 	}
 	_, err = fmt.Fprintf(p.stdout, "%s, %d days, in %s: %v\n\nlicensed dev --data %s --policy %s\n",
 		terminal.Count(c.Customers, "customer", "customers"), int(c.To.Sub(c.From)/(24*time.Hour)),
-		time.Since(began).Round(100*time.Millisecond), told, filepath.Join(dir, "data"), filepath.Join(dir, "policy.yaml"))
+		time.Since(began).Round(100*time.Millisecond), told,
+		filepath.Join(dir, "data"), filepath.Join(dir, "policy.yaml"))
 	return err
 }
 

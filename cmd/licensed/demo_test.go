@@ -11,7 +11,7 @@ import (
 // TestDemo: the command makes a store that has some of everything, in which nothing is damaged, and overwrites nothing.
 func TestDemo(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "demo")
-	code, out := run(t, nil, "demo", dir, "--customers", "12", "--days", "150")
+	code, out := run(t, nil, "demo", dir, "--customers", "20", "--days", "250")
 	if code != exitOK {
 		t.Fatal(code, out)
 	}

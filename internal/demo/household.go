@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -51,7 +50,7 @@ func (p *past) moveIn(n int) {
 	h := &household{
 		past: p, id: firstNames[n%len(firstNames)] + "-" + lastNames[(n+n/len(firstNames))%len(lastNames)],
 		plan: plans[p.random.IntN(len(plans))], episode: map[string]int{}, numbers: map[string]uint64{},
-		pause: p.between(2*day, 9*day),
+		pause: p.between(4*day, 14*day),
 	}
 	if again := n / (len(firstNames) * len(lastNames)); again > 0 {
 		h.id += fmt.Sprintf("-%d", again+1)
@@ -61,7 +60,7 @@ func (p *past) moveIn(n int) {
 		h.devices = append(h.devices, screens[i])
 	}
 	all := catalogue()
-	for _, i := range p.random.Perm(len(all))[:4+p.random.IntN(4)] {
+	for _, i := range p.random.Perm(len(all))[:6+p.random.IntN(3)] {
 		h.series = append(h.series, all[i])
 	}
 	// Half of them were customers when the past began.
@@ -102,7 +101,9 @@ func (h *household) evening(ctx context.Context) error {
 	at := h.episode[titles[0]]
 	h.episode[titles[0]] = (at + 1) % len(titles)
 	d := download{device, titles[at]}
-	h.after(h.between(10*time.Second, 3*time.Minute), func(ctx context.Context) error { return h.acquire(ctx, d, true) })
+	h.after(h.between(10*time.Second, 3*time.Minute), func(ctx context.Context) error {
+		return h.acquire(ctx, d, true)
+	})
 	return nil
 }
 
@@ -126,7 +127,9 @@ func (h *household) acquire(ctx context.Context, d download, again bool) error {
 		return nil
 	}
 	retry := func(d download) {
-		h.after(h.between(time.Minute, 20*time.Minute), func(ctx context.Context) error { return h.acquire(ctx, d, false) })
+		h.after(h.between(time.Minute, 20*time.Minute), func(ctx context.Context) error {
+			return h.acquire(ctx, d, false)
+		})
 	}
 	switch {
 	case rule == licensedv1.Rule_RULE_DEVICE_LIMIT && h.chance(20):
@@ -298,9 +301,7 @@ func (h *household) journey(ctx context.Context) error {
 
 // String says what a past has.
 func (t Told) String() string {
-	return strings.Join([]string{
-		fmt.Sprintf("%d commands", t.Commands), fmt.Sprintf("%d refused", t.Refused), fmt.Sprintf("%d sent twice", t.Repeated),
-		fmt.Sprintf("%d removals of devices", t.Removals), fmt.Sprintf("%d facts of devices that were offline", t.LateFacts),
-		fmt.Sprintf("%d exceptions", t.Exceptions),
-	}, ", ")
+	return fmt.Sprintf("%d commands, %d refused, %d sent twice, %d removals of devices, "+
+		"%d facts of devices that were offline, %d exceptions",
+		t.Commands, t.Refused, t.Repeated, t.Removals, t.LateFacts, t.Exceptions)
 }

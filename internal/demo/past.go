@@ -152,7 +152,7 @@ func (p *past) between(low, high time.Duration) time.Duration {
 	return low + time.Duration(p.random.Int64N(int64(high-low)))
 }
 
-// chance is true in so many of a hundred cases.
+// chance is true in percent of a hundred cases.
 func (p *past) chance(percent int) bool { return p.random.IntN(100) < percent }
 
 // commandID returns the id of a new command: a UUID of the past's own randomness.
@@ -161,7 +161,7 @@ func (p *past) commandID() string {
 		8+p.random.IntN(4), p.random.IntN(1<<12), p.random.Int64N(1<<48))
 }
 
-// say sends a command, one of thirty twice, as phones do on bad networks. rule is the rule that refused it, if one did.
+// say sends a command, one of thirty twice, as phones do on bad networks. rule is the one that refused it, if any.
 func say[Q, A any](
 	ctx context.Context, p *past, call func(context.Context, Q) (A, error), request Q,
 ) (answer A, rule licensedv1.Rule, err error) {
