@@ -90,7 +90,7 @@ cover: ## Test coverage by package, and as a page in bin/cover.html
 	@scripts/coverage.sh bin/cover.out
 
 .PHONY: cluster
-cluster: ## A cluster on this machine until Ctrl-C: Cassandra, three nodes, two gateways
+cluster: ## A cluster on this machine until Ctrl-C: Cassandra, three nodes, two gateways. DEMO=1 adds a year of history
 	@scripts/cluster.sh
 
 ##@ Looking closer
@@ -250,10 +250,13 @@ test-all: ## All tests with -race: unit, conformance, end to end, import rules, 
 test-sim: ## 2,000 simulated schedules with -race
 	$(GO) test $(RACE) -vet=off ./test/sim -run 'Seeds$$' -count=1 -timeout 30m -v -seeds=2000
 
+# Tests that bring processes into the state that an alert is for.
+REHEARSALS := Scrapes|NobodyServes|DamagedSnapshotIsRebuilt|DamagedHistoryIsShown|EventsAhead|LargeCustomersAreTold|GossipIsland|RevokedCertificates
+
 .PHONY: test-alerts
 test-alerts: ## Alert rules and Grafana's dashboards, by Prometheus' own engine, on what a cluster at work tells
 	@rm -rf bin/scrapes
-	LICENSED_SCRAPES=$(CURDIR)/bin/scrapes $(GO) test $(RACE) -vet=off ./internal/node -run '^TestScrapes$$' -count=1
+	LICENSED_SCRAPES=$(CURDIR)/bin/scrapes $(GO) test $(RACE) -vet=off ./internal/node -run '^Test($(REHEARSALS))$$' -count=1
 	LICENSED_SCRAPES=$(CURDIR)/bin/scrapes GOWORK=off $(GO) -C tools/alerts test ./...
 
 .PHONY: test-chart

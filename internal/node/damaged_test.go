@@ -64,10 +64,12 @@ func verifyOf(t *testing.T, g *node.Node) (report *licensedv1.CustomerReport) {
 func TestDamagedSnapshotIsRebuilt(t *testing.T) {
 	var log bytes.Buffer // of both processes; a handler locks it
 	_, n, g := damagedCustomer(t, slog.New(slog.NewTextHandler(&log, nil)))
+	during := rehearse(t, scrapers{"n": scraped(t, n)}, "LicensedSnapshotDamaged")
 	if err := acquireOf(t.Context(), g, "Bayley", "after"); err != nil {
 		t.Fatal(err)
 	}
 	shows(t, n, []string{"licensed_customers_rebuilt_total 1"}, nil)
+	during(scrapers{"n": scraped(t, n)})
 	if !slices.ContainsFunc(status(t, admin(g)).Happenings, func(h *licensedv1.Happening) bool {
 		return h.Kind == licensedv1.HappeningKind_HAPPENING_KIND_SNAPSHOT_DAMAGED && strings.Contains(h.Text, "Bayley")
 	}) {
@@ -91,7 +93,8 @@ func TestDamagedSnapshotIsRebuilt(t *testing.T) {
 
 // TestDamagedHistoryIsShown: where events are missing too, commands fail, and what is left can be read and examined.
 func TestDamagedHistoryIsShown(t *testing.T) {
-	store, _, g := damagedCustomer(t, slog.New(slog.DiscardHandler))
+	store, n, g := damagedCustomer(t, slog.New(slog.DiscardHandler))
+	during := rehearse(t, scrapers{"n": scraped(t, n)}, "LicensedHistoryCorrupt")
 	roots, err := store.ReadRoots(t.Context(), "Bayley:LicenseAggregate", persistence.RootKey{}, 10)
 	if err != nil {
 		t.Fatal(err)
@@ -102,6 +105,7 @@ func TestDamagedHistoryIsShown(t *testing.T) {
 	if err := acquireOf(t.Context(), g, "Bayley", "after"); connect.CodeOf(err) != connect.CodeDataLoss {
 		t.Errorf("a command: %v, want DATA_LOSS", err)
 	}
+	during(scrapers{"n": scraped(t, n)})
 	gaps, errs := 0, 0
 	stream, err := historyClient(g).ListEvents(t.Context(),
 		connect.NewRequest(&licensedv1.ListEventsRequest{CustomerId: "Bayley"}))

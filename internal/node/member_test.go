@@ -152,6 +152,8 @@ func TestNobodyServes(t *testing.T) {
 	n := c.start("n1", node.RoleNode)
 	g := c.start("g", node.RoleGateway)
 	settle(t, admin(g), "n1")
+	during := rehearse(t, scrapers{"n1": scraped(t, n), "g": scraped(t, g)}, "LicensedErrors", "LicensedDown",
+		"LicensedShardsNotServed", "LicensedClusterCritical")
 	if err := n.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -161,6 +163,8 @@ func TestNobodyServes(t *testing.T) {
 		!strings.Contains(err.Error(), "no node serves this customer: no node has a lease; not executed") {
 		t.Errorf("%v after %v", err, time.Since(began))
 	}
+	until(func() bool { return status(t, admin(g)).Level == licensedv1.ClusterLevel_CLUSTER_LEVEL_CRITICAL })
+	during(scrapers{"g": scraped(t, g)})
 }
 
 // wantImport imports a history through a gateway for customers of all nodes.

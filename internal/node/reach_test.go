@@ -141,8 +141,11 @@ func TestGossipIsland(t *testing.T) {
 	settle(t, admin(g), "n1", "n2")
 	config := c.config("n3", node.RoleNode)
 	config.Cluster.Join, config.Cluster.Label = nil, "typo"
+	others := scrapers{"n1": scraped(t, n1), "g": scraped(t, g)}
+	during := rehearse(t, others, "LicensedMembersDisagree")
 	n3 := start(t, config)
 	wantUnready(t, n3, "--join")
+	during(scrapers{"n1": others["n1"], "g": others["g"], "n3": scraped(t, n3)})
 	if err := n1.Stop(context.Background()); err != nil {
 		t.Fatal(err)
 	}

@@ -75,6 +75,8 @@ tokens:
 	}
 	n := start(t, c)
 	admin := "https://" + n.Admin().String()
+	told := scrapers{"n": func() string { return fetched(t, a, 100, admin+"/metrics") }}
+	during := rehearse(t, told, "LicensedCertificatesRefused")
 	for name, url := range map[string]string{"API": n.APIURL(), "admin port": admin} {
 		if fetched(t, a, 100, url+"/healthz") == "" || fetched(t, a, 101, url+"/healthz") != "" {
 			t.Errorf("%s: not just the revoked certificate is refused", name)
@@ -83,6 +85,7 @@ tokens:
 	if !strings.Contains(log.String(), "certificate is revoked") {
 		t.Errorf("no word of it:\n%s", log.String())
 	}
+	during(told)
 	metrics := fetched(t, a, 100, admin+"/metrics")
 	for _, want := range []string{
 		`licensed_certificate_refusals_total{port="api",reason="revoked"} 1`,
