@@ -39,9 +39,9 @@ var notRehearsed = map[string]string{
 // counter is the name of a series that only grows.
 var counter = regexp.MustCompile(`^\w+_(total|count|bucket|sum)\{`)
 
-// rehearsal returns the series of what processes told: for half an hour that of before, then, if it goes on, that of
+// rehearsal returns the series of what processes told: for half an hour that of before, then, if it continues, that of
 // during: gauges stay, and counters grow by as much each minute.
-func rehearsal(t *testing.T, dir string, goesOn bool) string {
+func rehearsal(t *testing.T, dir string, continues bool) string {
 	t.Helper()
 	processes := make(map[string]bool)
 	files, err := filepath.Glob(filepath.Join(dir, "*.prom"))
@@ -55,7 +55,7 @@ func rehearsal(t *testing.T, dir string, goesOn bool) string {
 	var series strings.Builder
 	for p := range processes {
 		before, during := told(t, filepath.Join(dir, p+".before.prom"), p), told(t, filepath.Join(dir, p+".during.prom"), p)
-		if !goesOn {
+		if !continues {
 			during = before
 		}
 		names := make(map[string]bool)
