@@ -5,6 +5,7 @@
 //	defer c.Close()
 //	res, err := c.AcquireLicense(ctx, &licensedv1.AcquireLicenseRequest{
 //		CustomerId: "Bayley", DeviceId: "iphone", TitleId: "GlowS01E01",
+//		DeviceName: "Bayley's iPhone", DeviceType: licensedv1.DeviceType_DEVICE_TYPE_PHONE,
 //	})
 //
 // # The model

@@ -25,6 +25,7 @@ func Example() {
 	defer c.Close()
 	res, err := c.AcquireLicense(context.Background(), &licensedv1.AcquireLicenseRequest{
 		CustomerId: "Bayley", DeviceId: "iphone", TitleId: "GlowS01E01",
+		DeviceName: "Bayley's iPhone", DeviceType: licensedv1.DeviceType_DEVICE_TYPE_PHONE,
 	})
 	if err != nil {
 		log.Fatal(err)

@@ -163,12 +163,13 @@ func (s *service) within(
 	}
 	from := c.Payload.(*licensedv1.Command)
 	m := from.GetAcquireLicense()
-	c.Payload = &licensedv1.Command{IssuedAtMs: from.IssuedAtMs, Command: &licensedv1.Command_AcquireLicense{
-		AcquireLicense: &licensedv1.AcquireLicense{
-			DeviceId: m.DeviceId, TitleId: m.TitleId, NewDownload: m.NewDownload,
-			Allowance: a.Number, GatewayId: a.GatewayID,
-		},
-	}}
+	c.Payload = &licensedv1.Command{IssuedAtMs: from.IssuedAtMs, DeviceName: from.DeviceName,
+		DeviceType: from.DeviceType, Command: &licensedv1.Command_AcquireLicense{
+			AcquireLicense: &licensedv1.AcquireLicense{
+				DeviceId: m.DeviceId, TitleId: m.TitleId, NewDownload: m.NewDownload,
+				Allowance: a.Number, GatewayId: a.GatewayID,
+			},
+		}}
 	d, err := s.config.Fallback.Redeem(ctx, customer, c, a.ExpiresAt)
 	if err != nil {
 		return nil, err

@@ -338,9 +338,11 @@ func (s *service) command(h header, v violations, payload *licensedv1.Command) (
 	v.id("customer_id", h.GetCustomerId())
 	v.commandID(h.GetCommandId(), h.GetValidateOnly())
 	issuedAt := v.timestamp("issued_at", h.GetIssuedAt())
+	name, kind := v.label(h)
 	if err := invalid(v); err != nil {
 		return actors.Command{}, err
 	}
+	payload.DeviceName, payload.DeviceType = name, kind
 	// The fingerprint is that of the time which the client gave, if any: a repetition
 	// through another gateway must have the same.
 	stamped := issuedAt.IsZero()

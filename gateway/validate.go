@@ -1,13 +1,16 @@
 package gateway
 
 import (
+	"strings"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"licensed/actors/license"
 	"licensed/actors/license/ids"
+	"licensed/messages/licensedv1"
 )
 
 // violations collects what is wrong with a request, so that the client learns all of it at once. The
@@ -36,6 +39,26 @@ func (v *violations) idUpTo(limit int, field, value string) {
 	if fault := ids.Fault(value, limit); fault != "" {
 		v.add(field, fault)
 	}
+}
+
+// label checks the name and the type that a request gives a device, if it has such fields, and returns them. They are
+// no part of the fingerprint: a person may rename the device between two attempts.
+func (v *violations) label(request any) (name string, kind licensedv1.DeviceType) {
+	l, ok := request.(interface {
+		GetDeviceName() string
+		GetDeviceType() licensedv1.DeviceType
+	})
+	if !ok {
+		return "", 0
+	}
+	name, kind = strings.TrimSpace(l.GetDeviceName()), l.GetDeviceType()
+	if fault := license.CheckDeviceName(name); fault != "" {
+		v.add("device_name", fault)
+	}
+	if _, known := licensedv1.DeviceType_name[int32(kind)]; !known {
+		v.add("device_type", "is not a type that this release knows")
+	}
+	return name, kind
 }
 
 // age checks an optional age and returns it; zero if it is absent or wrong.

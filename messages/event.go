@@ -29,6 +29,7 @@ var mappers = map[string]func(data []byte) (proto.Message, error){
 	"TitlePlayed/1":      read[licensedv1.TitlePlayed],
 	"TitleDeleted/1":     read[licensedv1.TitleDeleted],
 	"DeviceActivated/1":  read[licensedv1.DeviceActivated],
+	"DeviceLabeled/1":    read[licensedv1.DeviceLabeled],
 	// Version 1 has no fields: each counts as a removal.
 	"DeviceDeactivated/1": read[licensedv1.DeviceDeactivated],
 	"DeviceDeactivated/2": read[licensedv1.DeviceDeactivated],
@@ -86,6 +87,8 @@ func EventMapper(event proto.Message) string {
 		return "TitleDeleted/1"
 	case *licensedv1.DeviceActivated:
 		return "DeviceActivated/1"
+	case *licensedv1.DeviceLabeled:
+		return "DeviceLabeled/1"
 	case *licensedv1.DeviceDeactivated:
 		return "DeviceDeactivated/2"
 	case *licensedv1.PlanChanged:

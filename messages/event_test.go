@@ -55,6 +55,7 @@ var samples = []proto.Message{
 		Exceptions: []uint64{2, 300}},
 	&licensedv1.TitleDeleted{Occurrence: occurrence},
 	&licensedv1.DeviceActivated{IssuedAtMs: 1767225599000},
+	&licensedv1.DeviceLabeled{DeviceName: "Anna's iPad", DeviceType: licensedv1.DeviceType_DEVICE_TYPE_TABLET},
 	&licensedv1.DeviceDeactivated{Removal: &licensedv1.Removal{
 		Counted: true, Removals: 2, Limit: proto.Uint32(4), DevicesInUse: 1, DeviceLimit: 3,
 	}, Exceptions: []uint64{2, 300}},
@@ -86,6 +87,9 @@ var samples = []proto.Message{
 			StayingDeviceIds: []string{"laptop"}, Selectable: true, ExceptionNumber: 2, ExceptionUntilMs: 1769817600000,
 		}},
 		ExceptionNumber: 3,
+		Devices: []*licensedv1.DeviceLabel{{
+			DeviceId: "ipad", DeviceName: "Anna's iPad", DeviceType: licensedv1.DeviceType_DEVICE_TYPE_TABLET,
+		}},
 	},
 }
 

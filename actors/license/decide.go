@@ -22,7 +22,7 @@ const customer = "customer"
 // nothing else. Of the events it sets aggregate id, order number and value. It panics on a command
 // that no API lets through: none, or one with an id that is empty, is not UTF-8 or contains a '/'.
 func Decide(now time.Time, p *policy.Policy, s *State, c *licensedv1.Command) actors.Decision {
-	d := decider{view: view{now: now.UnixMilli(), policy: p, state: s}, issued: issueTime(c)}
+	d := decider{view: view{now: now.UnixMilli(), policy: p, state: s}, issued: issueTime(c), given: c}
 	ended := d.endTitles()
 	switch c := c.GetCommand().(type) {
 	case *licensedv1.Command_AcquireLicense:
@@ -56,6 +56,7 @@ func Decide(now time.Time, p *policy.Policy, s *State, c *licensedv1.Command) ac
 	default:
 		panic(fmt.Sprintf("license: no command, but %T", c))
 	}
+	d.label(c)
 	// What a refusal says holds with the ends, too, but it changes nothing.
 	if !d.decision.Refused {
 		d.decision.Events = append(ended, d.decision.Events...)
@@ -116,6 +117,7 @@ func (v view) ended() view {
 type decider struct {
 	view
 	issued   int64 // when the client issued the command, 0 if unknown
+	given    withLabel
 	decision actors.Decision
 }
 

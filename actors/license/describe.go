@@ -92,7 +92,7 @@ func (d *device) describe(active uint32) *licensedv1.DeviceState {
 	return &licensedv1.DeviceState{
 		DeviceId: d.id, Active: !d.deactivated, ActiveLicenses: active, LastUsedAt: timestamp(d.seen),
 		LastDownloadAt: optionalTime(d.downloaded), ActivatedAt: optionalTime(d.activation.at), HighestNumber: d.synced,
-		Selected: d.selected,
+		Selected: d.selected, DeviceName: d.name, DeviceType: d.kind,
 	}
 }
 

@@ -18,13 +18,15 @@ func Evolve(s *State, e actors.Event) {
 	case *licensedv1.DeviceActivated:
 		d := s.see(e.AggregateID, at)
 		if e.Order == 0 { // The device is new or was forgotten.
-			d.synced, d.downloaded = 0, 0
+			d.synced, d.downloaded, d.name, d.kind = 0, 0, "", 0
 		}
 		// A device that was forgotten begins anew, whether a snapshot has dropped it or not.
 		d.selected = d.selected && e.Order > 0
 		d.deactivated, d.order = false, e.Order+1
 		d.activation = intentOf(at, v.GetIssuedAtMs())
 		s.ownDevice(e.AggregateID)
+	case *licensedv1.DeviceLabeled:
+		s.labeled(e.AggregateID, e.Order, v)
 	case *licensedv1.DeviceDeactivated:
 		d := s.see(e.AggregateID, at)
 		// Its place is free: another choice may be made.

@@ -497,6 +497,7 @@ func (s *State) merge(oldID, newID string, at int64) {
 	old, d := &s.devices[from], &s.devices[to]
 	d.selected = d.selected || old.selected
 	d.seen, d.downloaded = max(d.seen, old.seen), max(d.downloaded, old.downloaded)
+	d.name, d.kind = cmp.Or(d.name, old.name), cmp.Or(d.kind, old.kind)
 	old.deactivated, old.selected = true, false
 	if planted.Bug(planted.MergeForgetsNumbers) {
 		old.synced = 0

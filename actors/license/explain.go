@@ -202,6 +202,8 @@ func (x *Explainer) tell(e *Recorded) {
 		x.tellShortened(e, v)
 	case *licensedv1.DeviceActivated:
 		x.add(e, aside, "", "Device %s activated.", x.device)
+	case *licensedv1.DeviceLabeled:
+		x.add(e, aside, "", "Device %s is shown as %s.", x.device, shownAs(v))
 	case *licensedv1.DeviceDeactivated:
 		x.deactivated = e.CommandID
 		cost := ""
@@ -233,6 +235,18 @@ func (x *Explainer) tell(e *Recorded) {
 	default:
 		x.add(e, strange, "", "An event that this release cannot explain.")
 	}
+}
+
+// shownAs returns the label of a device: "Anna's iPad, a tablet".
+func shownAs(v *licensedv1.DeviceLabeled) string {
+	kind := v.GetDeviceType().Words()
+	switch {
+	case kind == "":
+		return v.GetDeviceName()
+	case v.GetDeviceName() == "":
+		return "a " + kind
+	}
+	return v.GetDeviceName() + ", a " + kind
 }
 
 // stated returns a reason in parentheses, unless the step shows it as the reason of the event anyway.
@@ -483,10 +497,10 @@ func (x *Explainer) blockersOf(now int64, b *licensedv1.BrokenRule) (names []str
 				}
 			}
 			if n > 0 {
-				names = append(names, fmt.Sprintf("%s (%s)", s.devices[i].id, count(n, "licence", "licences")))
+				names = append(names, fmt.Sprintf("%s (%s)", s.devices[i].words(), count(n, "licence", "licences")))
 			}
 			if n := len((view{now: now, state: s}).lentTo(i)); n > 0 {
-				names = append(names, fmt.Sprintf("%s (%s lent)", s.devices[i].id,
+				names = append(names, fmt.Sprintf("%s (%s lent)", s.devices[i].words(),
 					count(uint32(n), "download", "downloads")))
 			}
 		}
@@ -514,7 +528,7 @@ func (x *Explainer) blockersOf(now int64, b *licensedv1.BrokenRule) (names []str
 		view{now: now, state: s}.eachDownload(func(at int64) { names = append(names, clockOf(at)) })
 	case licensedv1.Rule_RULE_YEARLY_LIMIT:
 		view{now: now, state: s}.eachUse(s.title(x.title), func(l *license, u use) {
-			names = append(names, fmt.Sprintf("%s on %s", clockOf(u.at()), s.devices[l.device].id))
+			names = append(names, fmt.Sprintf("%s on %s", clockOf(u.at()), s.devices[l.device].words()))
 		})
 		view{now: now, state: s}.eachLent(window, func(a *allowance, u unit, _ int64) {
 			if s.titles[u.title] == x.title {

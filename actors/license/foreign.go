@@ -29,6 +29,9 @@ func CheckCommand(id string, validateOnly bool, payload any) error {
 	if !ok {
 		return fmt.Errorf("no command, but a %T", payload)
 	}
+	if err := checkName(command.GetDeviceName()); err != nil {
+		return err
+	}
 	switch c := command.GetCommand().(type) {
 	case *licensedv1.Command_AcquireLicense:
 		return checkAcquire(c.AcquireLicense)
@@ -161,7 +164,7 @@ func checkAbout(id string, event any) error {
 			return fmt.Errorf("aggregate id %q, want %q", clipped(id), customer)
 		}
 		return nil
-	case *licensedv1.DeviceActivated, *licensedv1.DeviceDeactivated,
+	case *licensedv1.DeviceActivated, *licensedv1.DeviceDeactivated, *licensedv1.DeviceLabeled,
 		*licensedv1.AllowanceLent, *licensedv1.AllowanceReturned:
 		return named("device in the aggregate id", id, ids.MaxBytes)
 	}
@@ -190,6 +193,8 @@ func checkContent(event any) error {
 			checkTime("issue time", e.GetIssuedAtMs()))
 	case *licensedv1.DeviceActivated:
 		return checkTime("issue time", e.GetIssuedAtMs())
+	case *licensedv1.DeviceLabeled:
+		return checkName(e.GetDeviceName())
 	case *licensedv1.PlanChanged:
 		return first(named("plan id", e.GetPlanId(), ids.MaxBytes), checkTime("issue time", e.GetIssuedAtMs()),
 			checkDevices(e.GetStayingDeviceIds(), 0, MaxSelected), checkTime("end of the grace", e.GetGraceUntilMs()))
@@ -217,7 +222,8 @@ func checkContent(event any) error {
 	case *licensedv1.CommandRefused:
 		return first(optional("device id", e.GetDeviceId()), optional("title id", e.GetTitleId()),
 			optional("plan id", e.GetPlanId()), optional("studio id", e.GetStudioId()),
-			checkTime("next time allowed", e.GetNextAllowedAtMs()), checkBroken(e.GetBroken()))
+			checkTime("next time allowed", e.GetNextAllowedAtMs()), checkBroken(e.GetBroken()),
+			checkLabels(e.GetDevices()))
 	case *licensedv1.AllowanceLent:
 		return checkLent(e)
 	case *licensedv1.AllowanceRedeemed:

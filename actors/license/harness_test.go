@@ -212,6 +212,12 @@ func download(device, title string) *licensedv1.Command {
 	return c
 }
 
+// labelled returns a command with a name and a type of its device.
+func labelled(c *licensedv1.Command, name string, kind licensedv1.DeviceType) *licensedv1.Command {
+	c.DeviceName, c.DeviceType = name, kind
+	return c
+}
+
 func renew(device, title string) *licensedv1.Command {
 	return &licensedv1.Command{Command: &licensedv1.Command_RenewLicense{
 		RenewLicense: &licensedv1.RenewLicense{DeviceId: device, TitleId: title},

@@ -1,12 +1,14 @@
 package license
 
 import (
+	"cmp"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"licensed/actors"
 	"licensed/actors/license/policy"
 	"licensed/messages/licensedv1"
 )
@@ -29,6 +31,7 @@ func mix(t *testing.T, seed int) {
 	r := newTrial(t, lendingPolicy, epoch)
 	numbers, orders := map[string]uint64{}, map[string]uint64{}
 	var grants []grant // not settled
+	labels := labelBook{}
 	for range 150 {
 		if r.now = r.now.Add(time.Duration(rng.Int64N(day/2)) * time.Millisecond); rng.IntN(10) == 0 {
 			r.wait(rng)
@@ -73,7 +76,11 @@ func mix(t *testing.T, seed int) {
 		if c == nil {
 			continue
 		}
-		r.mixed(dated(c, r.now), settles, orders)
+		if rng.IntN(3) == 0 {
+			labelled(c, pick(rng, []string{"", "Anna's iPad", "電話"}), licensedv1.DeviceType(rng.IntN(4)))
+		}
+		labels.before(r)
+		labels.after(r, c, r.mixed(dated(c, r.now), settles, orders))
 		if rng.IntN(8) == 0 {
 			r.checkCustomer()
 		}
@@ -114,7 +121,7 @@ func (s *State) redeemable(rng *rand.Rand, now time.Time, granted []grant) (g gr
 }
 
 // mixed executes a command, and checks counts and order numbers.
-func (r *trial) mixed(c *licensedv1.Command, settles bool, orders map[string]uint64) {
+func (r *trial) mixed(c *licensedv1.Command, settles bool, orders map[string]uint64) actors.Decision {
 	r.t.Helper()
 	before := r.measure()
 	d := r.execute(c)
@@ -131,6 +138,63 @@ func (r *trial) mixed(c *licensedv1.Command, settles bool, orders map[string]uin
 			r.t.Fatalf("%v: order number %d of %s, want %d", c, e.Order, e.AggregateID, orders[e.AggregateID])
 		}
 		orders[e.AggregateID] = e.Order + 1
+	}
+	return d
+}
+
+// labelBook has the labels that devices should have.
+type labelBook map[string]*licensedv1.DeviceLabel
+
+// devices returns the devices that the rules know, by id.
+func (r *trial) devices() map[string]*licensedv1.Device {
+	all := map[string]*licensedv1.Device{}
+	answer := r.query(&licensedv1.Query{Query: &licensedv1.Query_ListDevices{ListDevices: &licensedv1.ListDevices{}}})
+	for _, d := range answer.(*licensedv1.ListDevicesResponse).Devices {
+		all[d.DeviceId] = d
+	}
+	return all
+}
+
+// before drops the labels of devices that were forgotten, and checks the others.
+func (b labelBook) before(r *trial) {
+	r.t.Helper()
+	devices := r.devices()
+	for id := range b {
+		if devices[id] == nil {
+			delete(b, id)
+		}
+	}
+	for id, d := range devices {
+		if d.DeviceName != b[id].GetDeviceName() || d.DeviceType != b[id].GetDeviceType() {
+			r.t.Fatalf("%s is called %q (%v), want %v", id, d.DeviceName, d.DeviceType, b[id])
+		}
+	}
+}
+
+// after records what a command says of its device.
+func (b labelBook) after(r *trial, c *licensedv1.Command, d actors.Decision) {
+	given := func(id, name string, kind licensedv1.DeviceType) {
+		b[id] = &licensedv1.DeviceLabel{
+			DeviceName: cmp.Or(name, b[id].GetDeviceName()), DeviceType: cmp.Or(kind, b[id].GetDeviceType()),
+		}
+	}
+	if d.Refused || slices.ContainsFunc(d.Events, func(e actors.Event) bool {
+		v, ok := e.Value.(*licensedv1.CommandAccepted)
+		return ok && v.Superseded
+	}) {
+		return
+	}
+	if m := c.GetGrantException().GetMerge(); m != nil {
+		from := b[m.OldDeviceId]
+		given(m.NewDeviceId, cmp.Or(b[m.NewDeviceId].GetDeviceName(), from.GetDeviceName()),
+			cmp.Or(b[m.NewDeviceId].GetDeviceType(), from.GetDeviceType()))
+		return
+	}
+	if c.GetAcquireLicense() == nil && c.GetRenewLicense() == nil && c.GetSyncDevice() == nil {
+		return
+	}
+	if id := subjectOf(c).device; r.devices()[id].GetActive() {
+		given(id, c.DeviceName, c.DeviceType)
 	}
 }
 

@@ -89,6 +89,8 @@ const (
 	// Of a refusal with all rules: behind each rule are the exception that its limit comes from, 0 for none, and the
 	// time until which that counts.
 	outcomeHasExceptions = 0x10
+	// Of both kinds of refusals: labels of devices are behind next_allowed_at, or where that would be.
+	outcomeHasLabels = 0x40
 	// Of titles.
 	outcomeHasRemoval   = 0x08
 	outcomeCounted      = 0x10
@@ -232,12 +234,18 @@ func appendRefusal(b []byte, at int64, v *licensedv1.CommandRefused) []byte {
 	if v.GetNextAllowedAtMs() != 0 {
 		kind |= outcomeHasNext
 	}
+	if len(v.GetDevices()) > 0 {
+		kind |= outcomeHasLabels
+	}
 	b = append(b, kind)
 	b = binary.AppendUvarint(b, uint64(v.GetRule()))
 	b = binary.AppendUvarint(b, uint64(v.GetLimit()))
 	b = binary.AppendUvarint(b, uint64(v.GetCurrent()))
 	if v.GetNextAllowedAtMs() != 0 {
 		b = binary.AppendUvarint(b, packDuration(v.GetNextAllowedAtMs()-at))
+	}
+	if len(v.GetDevices()) > 0 {
+		b = appendLabels(b, v.GetDevices())
 	}
 	switch v.GetRule() {
 	case licensedv1.Rule_RULE_STUDIO_LIMIT:
@@ -260,9 +268,15 @@ func appendBroken(b []byte, at int64, v *licensedv1.CommandRefused) []byte {
 	if excepted {
 		kind |= outcomeHasExceptions
 	}
+	if len(v.GetDevices()) > 0 {
+		kind |= outcomeHasLabels
+	}
 	b = append(b, kind)
 	if v.GetNextAllowedAtMs() != 0 {
 		b = binary.AppendUvarint(b, packDuration(v.GetNextAllowedAtMs()-at))
+	}
+	if len(v.GetDevices()) > 0 {
+		b = appendLabels(b, v.GetDevices())
 	}
 	b = binary.AppendUvarint(b, uint64(len(v.GetBroken())))
 	for _, r := range v.GetBroken() {
@@ -503,6 +517,9 @@ func readRefusal(r *reader, kind byte, at int64, c subject) *licensedv1.Refusal 
 	if kind&outcomeHasNext != 0 {
 		e.NextAllowedAtMs = r.millis(at)
 	}
+	if kind&outcomeHasLabels != 0 {
+		e.Devices = readLabels(r)
+	}
 	switch e.Rule {
 	case licensedv1.Rule_RULE_STUDIO_LIMIT:
 		e.StudioId = r.rest()
@@ -523,6 +540,9 @@ func readBroken(r *reader, kind byte, at int64, c subject) *licensedv1.Refusal {
 	}
 	if kind&outcomeHasNext != 0 {
 		e.NextAllowedAtMs = r.millis(at)
+	}
+	if kind&outcomeHasLabels != 0 {
+		e.Devices = readLabels(r)
 	}
 	for range r.index(maxBroken) {
 		head := r.index(1 << 16)
@@ -692,7 +712,7 @@ func subjectOf(c *licensedv1.Command) subject {
 
 // reason returns in one sentence why a rule refused a command, for people. Programs go by the rule and the figures.
 func reason(e *licensedv1.CommandRefused, b *licensedv1.BrokenRule) string {
-	device, title := e.GetDeviceId(), e.GetTitleId()
+	device, title := licensedv1.DeviceWords(e.GetDevices(), e.GetDeviceId()), e.GetTitleId()
 	limit, current := fmt.Sprint(b.GetLimit()), b.GetCurrent()
 	if b.GetExceptionNumber() != 0 {
 		limit = fmt.Sprintf("%d by exception %d until %s", b.GetLimit(), b.GetExceptionNumber(),
@@ -701,14 +721,14 @@ func reason(e *licensedv1.CommandRefused, b *licensedv1.BrokenRule) string {
 	switch b.GetRule() {
 	case licensedv1.Rule_RULE_DEVICE_NOT_SELECTED:
 		why := fmt.Sprintf("%s active licences, the limit of plan %s is %s; the devices that stay: %s",
-			count(current, "device has", "devices have"), b.GetPlanId(), limit, stayingWords(b))
+			count(current, "device has", "devices have"), b.GetPlanId(), limit, stayingWords(e, b))
 		if b.GetSelectable() {
 			why += " (SelectDevices can choose others)"
 		}
 		return why
 	case licensedv1.Rule_RULE_SELECTION_MADE:
 		return fmt.Sprintf("%s were chosen to stay in plan %s; the choice can be made again after a change of plan, "+
-			"or when one of them is deactivated", stayingWords(b), b.GetPlanId())
+			"or when one of them is deactivated", stayingWords(e, b), b.GetPlanId())
 	case licensedv1.Rule_RULE_DEVICE_LIMIT:
 		if e.GetCommand() == licensedv1.CommandKind_COMMAND_KIND_SELECT_DEVICES {
 			return fmt.Sprintf("%s selected, the limit of plan %s is %s", count(current, "device", "devices"),
@@ -804,11 +824,11 @@ func reason(e *licensedv1.CommandRefused, b *licensedv1.BrokenRule) string {
 }
 
 // stayingWords names the devices that stay.
-func stayingWords(b *licensedv1.BrokenRule) string {
+func stayingWords(e *licensedv1.CommandRefused, b *licensedv1.BrokenRule) string {
 	if len(b.GetStayingDeviceIds()) == 0 {
 		return "others"
 	}
-	return strings.Join(b.GetStayingDeviceIds(), ", ")
+	return strings.Join(allWords(e, b.GetStayingDeviceIds()), ", ")
 }
 
 // count returns a number with its noun.

@@ -46,6 +46,10 @@ func sampleOutcomes() []struct {
 			Merge: &licensedv1.MergedDevice{OldDeviceId: "d", NewDeviceId: "e", Licenses: 3},
 		},
 	}
+	labels := []*licensedv1.DeviceLabel{
+		{DeviceId: "d", DeviceName: "Anna's iPad", DeviceType: licensedv1.DeviceType_DEVICE_TYPE_TABLET},
+		{DeviceId: "dd", DeviceType: licensedv1.DeviceType_DEVICE_TYPE_OTHER},
+	}
 	accepted := func(kind licensedv1.CommandKind) []actors.Event {
 		return on(customer, &licensedv1.CommandAccepted{Command: kind, License: terms, DeviceLimit: 4})
 	}
@@ -164,6 +168,20 @@ func sampleOutcomes() []struct {
 				{Rule: licensedv1.Rule_RULE_TITLE_UNAVAILABLE},
 			},
 		})},
+		{"limit with device names", acquire("d", "t"), on(customer, &licensedv1.CommandRefused{
+			Rule: licensedv1.Rule_RULE_DEVICE_LIMIT, Limit: 2, Current: 3, PlanId: "basic", Devices: labels,
+			Broken: []*licensedv1.BrokenRule{
+				{
+					Rule: licensedv1.Rule_RULE_DEVICE_LIMIT, Limit: 2, Current: 3, PlanId: "basic",
+					FreedBy: []string{"dd"}, Needed: 1,
+				},
+				{Rule: licensedv1.Rule_RULE_TITLE_UNAVAILABLE},
+			},
+		})},
+		{"no licence of a named device", release("d", "t"), on(customer, &licensedv1.CommandRefused{
+			Command: licensedv1.CommandKind_COMMAND_KIND_RELEASE_LICENSE, DeviceId: "d", TitleId: "t",
+			Rule: licensedv1.Rule_RULE_NO_LICENSE, Devices: labels[:1],
+		})},
 		{"exception granted", merge("d", "e"), append(on("e", &licensedv1.DeviceActivated{}), on(customer,
 			&licensedv1.ExceptionGranted{Exception: merged})...)},
 		{"exception withdrawn", withdraw(2), on(customer, &licensedv1.ExceptionWithdrawn{Exception: merged})},
@@ -220,6 +238,8 @@ func TestOutcomeSize(t *testing.T) {
 			limit = 100
 		case "not selected":
 			limit = 40
+		case "limit with device names":
+			limit = 50
 		case "exception granted", "exception withdrawn":
 			limit = 60
 		}

@@ -96,7 +96,7 @@ func (v view) deviceMessage(i int) *licensedv1.Device {
 	return &licensedv1.Device{
 		DeviceId: d.id, Active: !d.deactivated, ActiveLicenses: v.activeOn(i), Selected: d.selected,
 		LastDownloadAt: optionalTime(d.downloaded), ActivatedAt: optionalTime(d.activation.at),
-		MergedInto: v.merged(d.id),
+		MergedInto: v.merged(d.id), DeviceName: d.name, DeviceType: d.kind,
 	}
 }
 

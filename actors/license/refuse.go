@@ -27,6 +27,7 @@ func (d *decider) refuse(r refusal, e *licensedv1.CommandRefused, check func(vie
 	if first.plan != "" {
 		e.PlanId = first.plan
 	}
+	e.Devices = d.labels(e, broken)
 	if check != nil {
 		e.NextAllowedAtMs = d.nextAllowed(e, broken, check)
 	}
@@ -298,7 +299,8 @@ func (v view) activeOf(match func(l *license) bool) (ids []string) {
 
 // RefusalOf returns a recorded refusal in the API's words, without sequence.
 func RefusalOf(e *licensedv1.CommandRefused) *licensedv1.Refusal {
-	r := &licensedv1.Refusal{Rule: e.GetRule(), Limit: e.GetLimit(), Current: e.GetCurrent(), CanBeFreed: true}
+	r := &licensedv1.Refusal{Rule: e.GetRule(), Limit: e.GetLimit(), Current: e.GetCurrent(), CanBeFreed: true,
+		Devices: e.GetDevices()}
 	if e.GetNextAllowedAtMs() != 0 {
 		r.NextAllowedAt = timestamp(e.GetNextAllowedAtMs())
 	}
@@ -363,7 +365,7 @@ func message(e *licensedv1.CommandRefused, r *licensedv1.Refusal) string {
 		}
 		// Advice that helps with one rule only would be in vain.
 		if r.CanBeFreed {
-			b.WriteString(advice(rule))
+			b.WriteString(advice(e, rule))
 		}
 	}
 	if at := e.GetNextAllowedAtMs(); at != 0 {
@@ -377,7 +379,7 @@ func message(e *licensedv1.CommandRefused, r *licensedv1.Refusal) string {
 
 // violationWords says in words what is true of one rule alone.
 func violationWords(e *licensedv1.CommandRefused, b *licensedv1.BrokenRule) string {
-	text := reason(e, b) + advice(b)
+	text := reason(e, b) + advice(e, b)
 	if at := b.GetNextAllowedAtMs(); at != 0 {
 		text += "; by this rule possible again from " + instant(at)
 	}
@@ -385,7 +387,7 @@ func violationWords(e *licensedv1.CommandRefused, b *licensedv1.BrokenRule) stri
 }
 
 // advice says what ends a violation at once, or nothing.
-func advice(b *licensedv1.BrokenRule) string {
+func advice(e *licensedv1.CommandRefused, b *licensedv1.BrokenRule) string {
 	needed, ids := int(b.GetNeeded()), b.GetFreedBy()
 	if needed == 0 || len(ids) == 0 {
 		return ""
@@ -394,12 +396,13 @@ func advice(b *licensedv1.BrokenRule) string {
 	if !strings.Contains(ids[0], "/") {
 		what = "release all licences of "
 	}
-	list := strings.Join(ids, ", ")
+	shown := allWords(e, ids)
+	list := strings.Join(shown, ", ")
 	switch {
 	case needed > len(ids):
 		list = fmt.Sprintf("%d, such as %s", needed, list)
 	case needed == 1:
-		list = strings.Join(ids, " or ")
+		list = strings.Join(shown, " or ")
 	case needed < len(ids):
 		list = fmt.Sprintf("%d of %s", needed, list)
 	}

@@ -21,7 +21,8 @@ const (
 // mapper returns the event mapper of the state's snapshot.
 func (s *State) mapper() string {
 	if s.grace != 0 || s.lastAllowance != 0 || s.rare != nil ||
-		slices.ContainsFunc(s.licenses, func(l license) bool { return l.playHours > 0 }) {
+		slices.ContainsFunc(s.licenses, func(l license) bool { return l.playHours > 0 }) ||
+		slices.ContainsFunc(s.devices, func(d device) bool { return d.name != "" || d.kind != 0 }) {
 		return snapshotMapper
 	}
 	return thirdMapper
@@ -58,7 +59,7 @@ func (s *State) encode() []byte {
 		to.ActivatedAgoMs, to.IssuedAfterMs = d.activation.pack(s.last)
 		to.Synced = d.synced
 		to.DeviceId, to.Order, to.Deactivated, to.SeenAgoMs = d.id, d.order, d.deactivated, s.last-d.seen
-		to.Selected = d.selected
+		to.Selected, to.DeviceName, to.DeviceType = d.selected, d.name, d.kind
 		if d.downloaded != 0 {
 			to.DownloadedAgoMs = proto.Int64(s.last - d.downloaded)
 		}
@@ -127,12 +128,13 @@ func decode(data []byte) (*State, error) {
 	for i, d := range m.Devices {
 		to := &s.devices[i]
 		to.id, to.order, to.deactivated, to.seen = d.DeviceId, d.Order, d.Deactivated, s.last-d.SeenAgoMs
-		to.selected = d.Selected
+		to.selected, to.name, to.kind = d.Selected, d.DeviceName, d.DeviceType
 		if d.DownloadedAgoMs != nil {
 			to.downloaded = s.last - *d.DownloadedAgoMs
 		}
 		to.activation, to.synced = unpackIntent(s.last, d.ActivatedAgoMs, d.IssuedAfterMs), d.Synced
-		valid = valid && isTime(to.seen) && isTime(to.downloaded) && to.activation.valid()
+		valid = valid && isTime(to.seen) && isTime(to.downloaded) && to.activation.valid() &&
+			CheckDeviceName(to.name) == ""
 	}
 	for i, l := range m.Licenses {
 		to := &s.licenses[i]

@@ -91,6 +91,9 @@ func dump(s *State) string {
 		if d.selected {
 			b.WriteString(", selected to stay")
 		}
+		if d.name != "" || d.kind != 0 {
+			fmt.Fprintf(&b, ", called %q (%s)", d.name, d.kind.Words())
+		}
 		fmt.Fprintln(&b)
 	}
 	for i := range s.licenses {
@@ -219,6 +222,28 @@ defaults: {hours_after_first_play: 48}
 		t.Errorf("read\n%swant\n%s", got, described)
 	}
 	// Both are forgotten: the grace when it has passed, the hours with their licence.
+	r.now = r.now.AddDate(2, 0, 0)
+	if got := r.live.Snapshot(r.now).Mapper; got != "LicenseSnapshot/3" {
+		t.Errorf("years later the state is stored as %s", got)
+	}
+}
+
+// TestSnapshotOfLabels is written as version 4 while a device has a name.
+func TestSnapshotOfLabels(t *testing.T) {
+	r := busy(t)
+	r.execute(labelled(acquire("ipad", "x"), "Anna's iPad", licensedv1.DeviceType_DEVICE_TYPE_TABLET))
+	r.execute(labelled(renew("ipad", "x"), "", licensedv1.DeviceType_DEVICE_TYPE_OTHER))
+	s := r.live.(*aggregate).state
+	stored, described := golden(t, "LicenseSnapshot.4-labels.golden", s.encode(), dump(s))
+	restored := restore(t, r.kind, actors.Snapshot{Mapper: s.mapper(), Data: stored}).(*aggregate).state
+	if got := dump(restored); got != described || !strings.Contains(got, `called "Anna's iPad" (device)`) ||
+		s.mapper() != "LicenseSnapshot/4" || !bytes.Equal(s.encode(), stored) {
+		t.Errorf("read of %s\n%swant\n%s", s.mapper(), got, described)
+	}
+	s.devices[0].name = "two\nlines"
+	if _, err := decode(s.encode()); !errors.Is(err, errMalformed) {
+		t.Errorf("a name that no command can give: %v", err)
+	}
 	r.now = r.now.AddDate(2, 0, 0)
 	if got := r.live.Snapshot(r.now).Mapper; got != "LicenseSnapshot/3" {
 		t.Errorf("years later the state is stored as %s", got)

@@ -61,6 +61,9 @@ type device struct {
 	deactivated bool
 	// selected to stay.
 	selected bool
+	// kind and name are for people; unspecified and empty if no command gave them.
+	kind licensedv1.DeviceType
+	name string
 	// seen is the last acquisition, renewal, download, playback, activation or deactivation.
 	seen int64
 	// downloaded is the last download, 0 if there was none.

@@ -44,7 +44,7 @@ import (
 //	snapshot                          what a snapshot keeps
 //
 // Commands also take issued=TIME, and each of them what it has: acquired=TIME, activated=TIME, chosen=TIME,
-// played=TIME, sent=TIME.
+// played=TIME, sent=TIME. name=(NAME) and type=TYPE label the device.
 //
 // A command is answered with its events (aggregate id, order number, name, data), and after "=" with
 // the reply that a client gets.
@@ -164,6 +164,14 @@ func (r *trial) command(d *datadriven.TestData) string {
 		r.t.Fatalf("unknown directive %s", d.Cmd)
 	}
 	r.times(d, c)
+	for _, arg := range d.CmdArgs {
+		switch arg.Key {
+		case "name":
+			c.DeviceName = arg.Vals[0]
+		case "type":
+			c.DeviceType = licensedv1.DeviceType(licensedv1.DeviceType_value["DEVICE_TYPE_"+strings.ToUpper(arg.Vals[0])])
+		}
+	}
 	if d.HasArg("validate-only") {
 		decision := r.decide(c)
 		return reply(r.outcome(c, decision))
@@ -346,6 +354,9 @@ func (r *trial) ask(d *datadriven.TestData) string {
 				clock(dev.LastDownloadAt.AsTime()), map[bool]string{true: ", selected"}[dev.Selected])
 			if dev.MergedInto != "" {
 				fmt.Fprintf(&b, "  merged into %s\n", dev.MergedInto)
+			}
+			if dev.DeviceName != "" || dev.DeviceType != 0 {
+				fmt.Fprintf(&b, "  called %q, %s\n", dev.DeviceName, dev.DeviceType.Words())
 			}
 		}
 	case "exceptions":

@@ -84,13 +84,13 @@ func (p *program) printCustomer(r *licensedv1.GetCustomerResponse) error {
 		"EVENTS")
 	t.Add(clock(r.AsOf), plan, quotaOf(r.DevicesInUse), quotaOf(r.MonthlyDownloads), quotaOf(r.Deactivations),
 		fmt.Sprint(r.Sequence))
-	devices := p.newTable("DEVICE", "STATE", ">ACTIVE LICENCES", "LAST DOWNLOAD (UTC)")
+	devices := p.newTable("DEVICE", "NAME", "TYPE", "STATE", ">ACTIVE LICENCES", "LAST DOWNLOAD (UTC)")
 	for _, d := range r.Devices {
 		active := fmt.Sprint(d.ActiveLicenses)
 		if d.Licenses != nil && d.Licenses.Limit != nil {
 			active = quotaOf(d.Licenses)
 		}
-		devices.Add(d.DeviceId, deviceState(d), active, clock(d.LastDownloadAt))
+		devices.Add(d.DeviceId, d.DeviceName, d.DeviceType.Words(), deviceState(d), active, clock(d.LastDownloadAt))
 	}
 	licenses := p.newTable("DEVICE", "TITLE", "STATE", "ACQUIRED (UTC)", "EXPIRES (UTC)", ">RENEWALS")
 	for _, l := range r.Licenses {

@@ -143,9 +143,10 @@ func licenceState(l *licensedv1.LicenseState) string {
 }
 
 func (p *program) deviceTable(s *licensedv1.CustomerState) *terminal.Table {
-	t := p.newTable("DEVICE", "STATE", ">ACTIVE LICENCES", "LAST USED (UTC)", "LAST DOWNLOAD (UTC)")
+	t := p.newTable("DEVICE", "NAME", "TYPE", "STATE", ">ACTIVE LICENCES", "LAST USED (UTC)", "LAST DOWNLOAD (UTC)")
 	for _, d := range s.Devices {
-		t.Add(d.DeviceId, deviceState(d), fmt.Sprint(d.ActiveLicenses), clock(d.LastUsedAt), clock(d.LastDownloadAt))
+		t.Add(d.DeviceId, d.DeviceName, d.DeviceType.Words(), deviceState(d), fmt.Sprint(d.ActiveLicenses),
+			clock(d.LastUsedAt), clock(d.LastDownloadAt))
 	}
 	return t
 }

@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -59,6 +60,12 @@ type deviceView struct {
 	// Refused says why it cannot be removed now.
 	Refused string
 }
+
+// Label returns the name of the device, or its id if it has none.
+func (v deviceView) Label() string { return cmp.Or(v.DeviceName, v.DeviceId) }
+
+// Kind returns what the device is, for people; "" if that is not known.
+func (v deviceView) Kind() string { return v.DeviceType.Words() }
 
 // Full says that no other device may download.
 func (v devicesView) Full() bool { return v.Used >= v.Limit }
@@ -133,7 +140,9 @@ func (d *Dashboard) devices(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	d.removals(r.Context(), &v)
-	v.Done = r.FormValue("removed")
+	if v.Done = r.FormValue("removed"); v.Done != "" {
+		v.Done = d.deviceName(r.Context(), customer, v.Done)
+	}
 	v.Ended, _ = strconv.ParseUint(r.FormValue("ended"), 10, 32) // Absent: none.
 	return d.render(w, http.StatusOK, "devices", "",
 		view{Title: "Devices of " + customer, Customer: customer, Section: "customers", Body: v})
@@ -200,6 +209,8 @@ func (d *Dashboard) removals(ctx context.Context, v *devicesView) {
 // removeView asks whether a device is to be removed.
 type removeView struct {
 	Customer, Device string
+	// Name is that of the device, or its id.
+	Name string
 	// Ends are the titles whose licences will end.
 	Ends []string
 	// Removal is what it costs and frees; nil if the device is removed already.
@@ -232,8 +243,25 @@ func (d *Dashboard) askRemoval(w http.ResponseWriter, r *http.Request) error {
 	default:
 		return err
 	}
+	v.Name = d.deviceName(r.Context(), v.Customer, v.Device)
 	return d.render(w, http.StatusOK, "remove", "",
-		view{Title: "Remove " + v.Device, Customer: v.Customer, Section: "customers", Body: v})
+		view{Title: "Remove " + v.Name, Customer: v.Customer, Section: "customers", Body: v})
+}
+
+// deviceName returns the name of a device for people: its id if it has none, or if that cannot be asked.
+func (d *Dashboard) deviceName(ctx context.Context, customer, device string) string {
+	v, err := d.devicesOf(ctx, customer)
+	if err != nil {
+		return device
+	}
+	for _, list := range [][]deviceView{v.Devices, v.Removed, v.Merged} {
+		for _, view := range list {
+			if view.DeviceId == device {
+				return view.Label()
+			}
+		}
+	}
+	return device
 }
 
 // because returns a request with the reason for it.

@@ -70,6 +70,11 @@ func tell(m proto.Message) (kind, text string) {
 		return "use", "Played."
 	case *licensedv1.DeviceActivated:
 		return "device", "Device activated."
+	case *licensedv1.DeviceLabeled:
+		if e.DeviceName == "" {
+			return "device", fmt.Sprintf("The device is a %s.", e.DeviceType.Words())
+		}
+		return "device", fmt.Sprintf("The device is called %s%s.", e.DeviceName, of(", a ", e.DeviceType.Words()))
 	case *licensedv1.DeviceDeactivated:
 		if r := e.Removal; r != nil && !r.Counted {
 			return "device", "The device was removed; without downloads it cost no removal."
@@ -164,7 +169,7 @@ func refusedWords(e *licensedv1.CommandRefused) string {
 			words[i] += " until " + milliTime(r.NextAllowedAtMs)
 		}
 	}
-	s := commandWords(e.Command) + subject(e.DeviceId, e.TitleId, e.PlanId) + " was refused: " +
+	s := commandWords(e.Command) + subject(licensedv1.DeviceWords(e.Devices, e.DeviceId), e.TitleId, e.PlanId) + " was refused: " +
 		strings.Join(words, "; ")
 	if e.NextAllowedAtMs > 0 {
 		s += "; allowed from " + milliTime(e.NextAllowedAtMs)

@@ -117,7 +117,7 @@ func commandTitle(e *licensedv1.CommandRefused) string {
 	if e.Command == licensedv1.CommandKind_COMMAND_KIND_CHANGE_PLAN {
 		plan = e.PlanId
 	}
-	return noun + subject(e.DeviceId, e.TitleId, plan)
+	return noun + subject(licensedv1.DeviceWords(e.Devices, e.DeviceId), e.TitleId, plan)
 }
 
 // reasons say to a customer why a rule refuses. %[1]d is the count, %[2]d the limit. A rule without an entry is named
@@ -246,7 +246,7 @@ func (v *refusedView) now(r *licensedv1.Refusal) {
 		rule := clusterrates.RuleWords(x.Rule)
 		switch {
 		case len(x.FreedBy) > 0:
-			v.Frees = append(v.Frees, fmt.Sprintf("For the %s: %s.", rule, remedyWords(x)))
+			v.Frees = append(v.Frees, fmt.Sprintf("For the %s: %s.", rule, remedyWords(r, x)))
 		case x.NextAllowedAt != nil:
 			v.Blocks = append(v.Blocks, fmt.Sprintf("Only time ends the %s, on %s: no release and no removal does.",
 				rule, day(x.NextAllowedAt)))
@@ -274,18 +274,18 @@ func (v *refusedView) now(r *licensedv1.Refusal) {
 func remedies(r *licensedv1.Refusal) string {
 	words := make([]string, len(r.Violations))
 	for i, x := range r.Violations {
-		words[i] = remedyWords(x)
+		words[i] = remedyWords(r, x)
 	}
 	return strings.Join(words, "; and ")
 }
 
 // remedyWords says what ends a violation at once.
-func remedyWords(x *licensedv1.RuleViolation) string {
+func remedyWords(refusal *licensedv1.Refusal, x *licensedv1.RuleViolation) string {
 	verb, choices := "remove ", make([]string, len(x.FreedBy))
 	for i, r := range x.FreedBy {
-		choices[i] = r.DeviceId
+		choices[i] = licensedv1.DeviceWords(refusal.Devices, r.DeviceId)
 		if r.TitleId != "" {
-			verb, choices[i] = "end the download of ", r.TitleId+" on "+r.DeviceId
+			verb, choices[i] = "end the download of ", r.TitleId+" on "+choices[i]
 		}
 	}
 	switch n := int(x.Needed); {

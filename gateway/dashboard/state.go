@@ -227,7 +227,7 @@ func licensesOf(s *licensedv1.CustomerState) table {
 func devicesOf(s *licensedv1.CustomerState) table {
 	t := table{
 		Name: "Devices", One: "Device", Empty: "No devices.",
-		Columns: columnsOf("Device", "Status", ">Active licences", "Last download", "Last used"),
+		Columns: columnsOf("Device", "Name", "Type", "Status", ">Active licences", "Last download", "Last used"),
 	}
 	for _, d := range s.Devices {
 		status := "active"
@@ -239,7 +239,7 @@ func devicesOf(s *licensedv1.CustomerState) table {
 		case !d.Active:
 			status = "removed"
 		}
-		r := t.newRow(d.DeviceId, d.DeviceId, status, fmt.Sprint(d.ActiveLicenses), never(d.LastDownloadAt),
+		r := t.newRow(d.DeviceId, d.DeviceId, d.DeviceName, d.DeviceType.Words(), status, fmt.Sprint(d.ActiveLicenses), never(d.LastDownloadAt),
 			never(d.LastUsedAt))
 		r.Ended = !d.Active
 	}

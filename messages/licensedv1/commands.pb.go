@@ -44,7 +44,10 @@ type Command struct {
 	//	*Command_ReturnAllowance
 	Command isCommand_Command `protobuf_oneof:"command"`
 	// When the client issued the command; 0 if the client did not say.
-	IssuedAtMs    int64 `protobuf:"varint,30,opt,name=issued_at_ms,json=issuedAtMs,proto3" json:"issued_at_ms,omitempty"`
+	IssuedAtMs int64 `protobuf:"varint,30,opt,name=issued_at_ms,json=issuedAtMs,proto3" json:"issued_at_ms,omitempty"`
+	// What the client said of the device, with commands whose request has it.
+	DeviceName    string     `protobuf:"bytes,50,opt,name=device_name,json=deviceName,proto3" json:"device_name,omitempty"`
+	DeviceType    DeviceType `protobuf:"varint,51,opt,name=device_type,json=deviceType,proto3,enum=licensed.v1.DeviceType" json:"device_type,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -199,6 +202,20 @@ func (x *Command) GetIssuedAtMs() int64 {
 		return x.IssuedAtMs
 	}
 	return 0
+}
+
+func (x *Command) GetDeviceName() string {
+	if x != nil {
+		return x.DeviceName
+	}
+	return ""
+}
+
+func (x *Command) GetDeviceType() DeviceType {
+	if x != nil {
+		return x.DeviceType
+	}
+	return DeviceType_DEVICE_TYPE_UNSPECIFIED
 }
 
 type isCommand_Command interface {
@@ -1567,7 +1584,7 @@ var File_licensed_v1_commands_proto protoreflect.FileDescriptor
 
 const file_licensed_v1_commands_proto_rawDesc = "" +
 	"\n" +
-	"\x1alicensed/v1/commands.proto\x12\vlicensed.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!licensed/v1/license_service.proto\"\x84\a\n" +
+	"\x1alicensed/v1/commands.proto\x12\vlicensed.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!licensed/v1/license_service.proto\"\xdf\a\n" +
 	"\aCommand\x12F\n" +
 	"\x0facquire_license\x18\x01 \x01(\v2\x1b.licensed.v1.AcquireLicenseH\x00R\x0eacquireLicense\x12@\n" +
 	"\rrenew_license\x18\x02 \x01(\v2\x19.licensed.v1.RenewLicenseH\x00R\frenewLicense\x12F\n" +
@@ -1584,7 +1601,11 @@ const file_licensed_v1_commands_proto_rawDesc = "" +
 	"\x0elend_allowance\x18& \x01(\v2\x1a.licensed.v1.LendAllowanceH\x00R\rlendAllowance\x12I\n" +
 	"\x10return_allowance\x18' \x01(\v2\x1c.licensed.v1.ReturnAllowanceH\x00R\x0freturnAllowance\x12 \n" +
 	"\fissued_at_ms\x18\x1e \x01(\x03R\n" +
-	"issuedAtMsB\t\n" +
+	"issuedAtMs\x12\x1f\n" +
+	"\vdevice_name\x182 \x01(\tR\n" +
+	"deviceName\x128\n" +
+	"\vdevice_type\x183 \x01(\x0e2\x17.licensed.v1.DeviceTypeR\n" +
+	"deviceTypeB\t\n" +
 	"\acommand\"\xce\x01\n" +
 	"\x0eAcquireLicense\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x19\n" +
@@ -1717,12 +1738,13 @@ var file_licensed_v1_commands_proto_goTypes = []any{
 	(*GetCustomer)(nil),           // 17: licensed.v1.GetCustomer
 	(*DescribeState)(nil),         // 18: licensed.v1.DescribeState
 	(*SyncDevice_Fact)(nil),       // 19: licensed.v1.SyncDevice.Fact
-	(*OtherLimit)(nil),            // 20: licensed.v1.OtherLimit
-	(*ForgivenRemoval)(nil),       // 21: licensed.v1.ForgivenRemoval
-	(*ForgivenUse)(nil),           // 22: licensed.v1.ForgivenUse
-	(*MergedDevice)(nil),          // 23: licensed.v1.MergedDevice
-	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
-	(FactKind)(0),                 // 25: licensed.v1.FactKind
+	(DeviceType)(0),               // 20: licensed.v1.DeviceType
+	(*OtherLimit)(nil),            // 21: licensed.v1.OtherLimit
+	(*ForgivenRemoval)(nil),       // 22: licensed.v1.ForgivenRemoval
+	(*ForgivenUse)(nil),           // 23: licensed.v1.ForgivenUse
+	(*MergedDevice)(nil),          // 24: licensed.v1.MergedDevice
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(FactKind)(0),                 // 26: licensed.v1.FactKind
 }
 var file_licensed_v1_commands_proto_depIdxs = []int32{
 	1,  // 0: licensed.v1.Command.acquire_license:type_name -> licensed.v1.AcquireLicense
@@ -1737,23 +1759,24 @@ var file_licensed_v1_commands_proto_depIdxs = []int32{
 	12, // 9: licensed.v1.Command.withdraw_exception:type_name -> licensed.v1.WithdrawException
 	9,  // 10: licensed.v1.Command.lend_allowance:type_name -> licensed.v1.LendAllowance
 	10, // 11: licensed.v1.Command.return_allowance:type_name -> licensed.v1.ReturnAllowance
-	19, // 12: licensed.v1.SyncDevice.facts:type_name -> licensed.v1.SyncDevice.Fact
-	20, // 13: licensed.v1.GrantException.limit:type_name -> licensed.v1.OtherLimit
-	21, // 14: licensed.v1.GrantException.removal:type_name -> licensed.v1.ForgivenRemoval
-	22, // 15: licensed.v1.GrantException.use:type_name -> licensed.v1.ForgivenUse
-	23, // 16: licensed.v1.GrantException.merge:type_name -> licensed.v1.MergedDevice
-	14, // 17: licensed.v1.Query.list_licenses:type_name -> licensed.v1.ListLicenses
-	15, // 18: licensed.v1.Query.list_downloads:type_name -> licensed.v1.ListDownloads
-	16, // 19: licensed.v1.Query.list_devices:type_name -> licensed.v1.ListDevices
-	18, // 20: licensed.v1.Query.describe_state:type_name -> licensed.v1.DescribeState
-	17, // 21: licensed.v1.Query.get_customer:type_name -> licensed.v1.GetCustomer
-	24, // 22: licensed.v1.ListDownloads.since:type_name -> google.protobuf.Timestamp
-	25, // 23: licensed.v1.SyncDevice.Fact.kind:type_name -> licensed.v1.FactKind
-	24, // [24:24] is the sub-list for method output_type
-	24, // [24:24] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	20, // 12: licensed.v1.Command.device_type:type_name -> licensed.v1.DeviceType
+	19, // 13: licensed.v1.SyncDevice.facts:type_name -> licensed.v1.SyncDevice.Fact
+	21, // 14: licensed.v1.GrantException.limit:type_name -> licensed.v1.OtherLimit
+	22, // 15: licensed.v1.GrantException.removal:type_name -> licensed.v1.ForgivenRemoval
+	23, // 16: licensed.v1.GrantException.use:type_name -> licensed.v1.ForgivenUse
+	24, // 17: licensed.v1.GrantException.merge:type_name -> licensed.v1.MergedDevice
+	14, // 18: licensed.v1.Query.list_licenses:type_name -> licensed.v1.ListLicenses
+	15, // 19: licensed.v1.Query.list_downloads:type_name -> licensed.v1.ListDownloads
+	16, // 20: licensed.v1.Query.list_devices:type_name -> licensed.v1.ListDevices
+	18, // 21: licensed.v1.Query.describe_state:type_name -> licensed.v1.DescribeState
+	17, // 22: licensed.v1.Query.get_customer:type_name -> licensed.v1.GetCustomer
+	25, // 23: licensed.v1.ListDownloads.since:type_name -> google.protobuf.Timestamp
+	26, // 24: licensed.v1.SyncDevice.Fact.kind:type_name -> licensed.v1.FactKind
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_commands_proto_init() }

@@ -970,6 +970,60 @@ func (x *DeviceActivated) GetIssuedAtMs() int64 {
 	return 0
 }
 
+// DeviceLabeled: the device is shown to people by another name or as another type. It has no effect on decisions.
+type DeviceLabeled struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Complete: what the command did not give is as before.
+	DeviceName    string     `protobuf:"bytes,1,opt,name=device_name,json=deviceName,proto3" json:"device_name,omitempty"`
+	DeviceType    DeviceType `protobuf:"varint,2,opt,name=device_type,json=deviceType,proto3,enum=licensed.v1.DeviceType" json:"device_type,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeviceLabeled) Reset() {
+	*x = DeviceLabeled{}
+	mi := &file_licensed_v1_events_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeviceLabeled) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeviceLabeled) ProtoMessage() {}
+
+func (x *DeviceLabeled) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_events_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeviceLabeled.ProtoReflect.Descriptor instead.
+func (*DeviceLabeled) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *DeviceLabeled) GetDeviceName() string {
+	if x != nil {
+		return x.DeviceName
+	}
+	return ""
+}
+
+func (x *DeviceLabeled) GetDeviceType() DeviceType {
+	if x != nil {
+		return x.DeviceType
+	}
+	return DeviceType_DEVICE_TYPE_UNSPECIFIED
+}
+
 // DeviceDeactivated: the device was removed. A LicenseReleased for each active licence on it follows.
 // This is version 2: in version 1, which had no fields, each counts as a removal.
 type DeviceDeactivated struct {
@@ -984,7 +1038,7 @@ type DeviceDeactivated struct {
 
 func (x *DeviceDeactivated) Reset() {
 	*x = DeviceDeactivated{}
-	mi := &file_licensed_v1_events_proto_msgTypes[11]
+	mi := &file_licensed_v1_events_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -996,7 +1050,7 @@ func (x *DeviceDeactivated) String() string {
 func (*DeviceDeactivated) ProtoMessage() {}
 
 func (x *DeviceDeactivated) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[11]
+	mi := &file_licensed_v1_events_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1009,7 +1063,7 @@ func (x *DeviceDeactivated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceDeactivated.ProtoReflect.Descriptor instead.
 func (*DeviceDeactivated) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{11}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DeviceDeactivated) GetRemoval() *Removal {
@@ -1044,7 +1098,7 @@ type PlanChanged struct {
 
 func (x *PlanChanged) Reset() {
 	*x = PlanChanged{}
-	mi := &file_licensed_v1_events_proto_msgTypes[12]
+	mi := &file_licensed_v1_events_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1056,7 +1110,7 @@ func (x *PlanChanged) String() string {
 func (*PlanChanged) ProtoMessage() {}
 
 func (x *PlanChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[12]
+	mi := &file_licensed_v1_events_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1069,7 +1123,7 @@ func (x *PlanChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanChanged.ProtoReflect.Descriptor instead.
 func (*PlanChanged) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{12}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PlanChanged) GetPlanId() string {
@@ -1122,7 +1176,7 @@ type DevicesSelected struct {
 
 func (x *DevicesSelected) Reset() {
 	*x = DevicesSelected{}
-	mi := &file_licensed_v1_events_proto_msgTypes[13]
+	mi := &file_licensed_v1_events_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1134,7 +1188,7 @@ func (x *DevicesSelected) String() string {
 func (*DevicesSelected) ProtoMessage() {}
 
 func (x *DevicesSelected) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[13]
+	mi := &file_licensed_v1_events_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1147,7 +1201,7 @@ func (x *DevicesSelected) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DevicesSelected.ProtoReflect.Descriptor instead.
 func (*DevicesSelected) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{13}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DevicesSelected) GetStayingDeviceIds() []string {
@@ -1188,7 +1242,7 @@ type AllowanceLent struct {
 
 func (x *AllowanceLent) Reset() {
 	*x = AllowanceLent{}
-	mi := &file_licensed_v1_events_proto_msgTypes[14]
+	mi := &file_licensed_v1_events_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1200,7 +1254,7 @@ func (x *AllowanceLent) String() string {
 func (*AllowanceLent) ProtoMessage() {}
 
 func (x *AllowanceLent) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[14]
+	mi := &file_licensed_v1_events_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1213,7 +1267,7 @@ func (x *AllowanceLent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowanceLent.ProtoReflect.Descriptor instead.
 func (*AllowanceLent) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{14}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AllowanceLent) GetNumber() uint64 {
@@ -1262,7 +1316,7 @@ type AllowanceRedeemed struct {
 
 func (x *AllowanceRedeemed) Reset() {
 	*x = AllowanceRedeemed{}
-	mi := &file_licensed_v1_events_proto_msgTypes[15]
+	mi := &file_licensed_v1_events_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1274,7 +1328,7 @@ func (x *AllowanceRedeemed) String() string {
 func (*AllowanceRedeemed) ProtoMessage() {}
 
 func (x *AllowanceRedeemed) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[15]
+	mi := &file_licensed_v1_events_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1287,7 +1341,7 @@ func (x *AllowanceRedeemed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowanceRedeemed.ProtoReflect.Descriptor instead.
 func (*AllowanceRedeemed) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{15}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AllowanceRedeemed) GetNumber() uint64 {
@@ -1337,7 +1391,7 @@ type AllowanceReturned struct {
 
 func (x *AllowanceReturned) Reset() {
 	*x = AllowanceReturned{}
-	mi := &file_licensed_v1_events_proto_msgTypes[16]
+	mi := &file_licensed_v1_events_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1349,7 +1403,7 @@ func (x *AllowanceReturned) String() string {
 func (*AllowanceReturned) ProtoMessage() {}
 
 func (x *AllowanceReturned) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[16]
+	mi := &file_licensed_v1_events_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1362,7 +1416,7 @@ func (x *AllowanceReturned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowanceReturned.ProtoReflect.Descriptor instead.
 func (*AllowanceReturned) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{16}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *AllowanceReturned) GetNumber() uint64 {
@@ -1390,7 +1444,7 @@ type ExceptionGranted struct {
 
 func (x *ExceptionGranted) Reset() {
 	*x = ExceptionGranted{}
-	mi := &file_licensed_v1_events_proto_msgTypes[17]
+	mi := &file_licensed_v1_events_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1402,7 +1456,7 @@ func (x *ExceptionGranted) String() string {
 func (*ExceptionGranted) ProtoMessage() {}
 
 func (x *ExceptionGranted) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[17]
+	mi := &file_licensed_v1_events_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1415,7 +1469,7 @@ func (x *ExceptionGranted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExceptionGranted.ProtoReflect.Descriptor instead.
 func (*ExceptionGranted) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{17}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ExceptionGranted) GetException() *Exception {
@@ -1437,7 +1491,7 @@ type ExceptionWithdrawn struct {
 
 func (x *ExceptionWithdrawn) Reset() {
 	*x = ExceptionWithdrawn{}
-	mi := &file_licensed_v1_events_proto_msgTypes[18]
+	mi := &file_licensed_v1_events_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1449,7 +1503,7 @@ func (x *ExceptionWithdrawn) String() string {
 func (*ExceptionWithdrawn) ProtoMessage() {}
 
 func (x *ExceptionWithdrawn) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[18]
+	mi := &file_licensed_v1_events_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1462,7 +1516,7 @@ func (x *ExceptionWithdrawn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExceptionWithdrawn.ProtoReflect.Descriptor instead.
 func (*ExceptionWithdrawn) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{18}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ExceptionWithdrawn) GetException() *Exception {
@@ -1508,7 +1562,7 @@ type CommandAccepted struct {
 
 func (x *CommandAccepted) Reset() {
 	*x = CommandAccepted{}
-	mi := &file_licensed_v1_events_proto_msgTypes[19]
+	mi := &file_licensed_v1_events_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1520,7 +1574,7 @@ func (x *CommandAccepted) String() string {
 func (*CommandAccepted) ProtoMessage() {}
 
 func (x *CommandAccepted) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[19]
+	mi := &file_licensed_v1_events_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1533,7 +1587,7 @@ func (x *CommandAccepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandAccepted.ProtoReflect.Descriptor instead.
 func (*CommandAccepted) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{19}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CommandAccepted) GetCommand() CommandKind {
@@ -1648,7 +1702,7 @@ type BrokenRule struct {
 
 func (x *BrokenRule) Reset() {
 	*x = BrokenRule{}
-	mi := &file_licensed_v1_events_proto_msgTypes[20]
+	mi := &file_licensed_v1_events_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1660,7 +1714,7 @@ func (x *BrokenRule) String() string {
 func (*BrokenRule) ProtoMessage() {}
 
 func (x *BrokenRule) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[20]
+	mi := &file_licensed_v1_events_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1673,7 +1727,7 @@ func (x *BrokenRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrokenRule.ProtoReflect.Descriptor instead.
 func (*BrokenRule) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{20}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *BrokenRule) GetRule() Rule {
@@ -1793,13 +1847,15 @@ type CommandRefused struct {
 	Broken []*BrokenRule `protobuf:"bytes,11,rep,name=broken,proto3" json:"broken,omitempty"`
 	// The exception that the command named.
 	ExceptionNumber uint64 `protobuf:"varint,21,opt,name=exception_number,json=exceptionNumber,proto3" json:"exception_number,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The devices that the refusal names and that have a name or a type, by id.
+	Devices       []*DeviceLabel `protobuf:"bytes,50,rep,name=devices,proto3" json:"devices,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CommandRefused) Reset() {
 	*x = CommandRefused{}
-	mi := &file_licensed_v1_events_proto_msgTypes[21]
+	mi := &file_licensed_v1_events_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1811,7 +1867,7 @@ func (x *CommandRefused) String() string {
 func (*CommandRefused) ProtoMessage() {}
 
 func (x *CommandRefused) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[21]
+	mi := &file_licensed_v1_events_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1824,7 +1880,7 @@ func (x *CommandRefused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandRefused.ProtoReflect.Descriptor instead.
 func (*CommandRefused) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{21}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CommandRefused) GetCommand() CommandKind {
@@ -1911,6 +1967,13 @@ func (x *CommandRefused) GetExceptionNumber() uint64 {
 	return 0
 }
 
+func (x *CommandRefused) GetDevices() []*DeviceLabel {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
+}
+
 // Unit is one download of a title, with the studio for which it counts.
 type AllowanceLent_Unit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1922,7 +1985,7 @@ type AllowanceLent_Unit struct {
 
 func (x *AllowanceLent_Unit) Reset() {
 	*x = AllowanceLent_Unit{}
-	mi := &file_licensed_v1_events_proto_msgTypes[22]
+	mi := &file_licensed_v1_events_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1934,7 +1997,7 @@ func (x *AllowanceLent_Unit) String() string {
 func (*AllowanceLent_Unit) ProtoMessage() {}
 
 func (x *AllowanceLent_Unit) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[22]
+	mi := &file_licensed_v1_events_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1947,7 +2010,7 @@ func (x *AllowanceLent_Unit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowanceLent_Unit.ProtoReflect.Descriptor instead.
 func (*AllowanceLent_Unit) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{14, 0}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{15, 0}
 }
 
 func (x *AllowanceLent_Unit) GetTitleId() string {
@@ -2033,7 +2096,12 @@ const file_licensed_v1_events_proto_rawDesc = "" +
 	"reportedBy\"3\n" +
 	"\x0fDeviceActivated\x12 \n" +
 	"\fissued_at_ms\x18\x01 \x01(\x03R\n" +
-	"issuedAtMs\"c\n" +
+	"issuedAtMs\"j\n" +
+	"\rDeviceLabeled\x12\x1f\n" +
+	"\vdevice_name\x18\x01 \x01(\tR\n" +
+	"deviceName\x128\n" +
+	"\vdevice_type\x18\x02 \x01(\x0e2\x17.licensed.v1.DeviceTypeR\n" +
+	"deviceType\"c\n" +
 	"\x11DeviceDeactivated\x12.\n" +
 	"\aremoval\x18\x01 \x01(\v2\x14.licensed.v1.RemovalR\aremoval\x12\x1e\n" +
 	"\n" +
@@ -2108,7 +2176,7 @@ const file_licensed_v1_events_proto_rawDesc = "" +
 	"selectable\x18\v \x01(\bR\n" +
 	"selectable\x12)\n" +
 	"\x10exception_number\x18\x15 \x01(\x04R\x0fexceptionNumber\x12,\n" +
-	"\x12exception_until_ms\x18\x16 \x01(\x03R\x10exceptionUntilMs\"\xd2\x03\n" +
+	"\x12exception_until_ms\x18\x16 \x01(\x03R\x10exceptionUntilMs\"\x86\x04\n" +
 	"\x0eCommandRefused\x122\n" +
 	"\acommand\x18\x01 \x01(\x0e2\x18.licensed.v1.CommandKindR\acommand\x12\x1b\n" +
 	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12\x19\n" +
@@ -2122,7 +2190,8 @@ const file_licensed_v1_events_proto_rawDesc = "" +
 	"\ryearly_counts\x18\n" +
 	" \x01(\x0e2\x19.licensed.v1.YearlyCountsR\fyearlyCounts\x12/\n" +
 	"\x06broken\x18\v \x03(\v2\x17.licensed.v1.BrokenRuleR\x06broken\x12)\n" +
-	"\x10exception_number\x18\x15 \x01(\x04R\x0fexceptionNumber*d\n" +
+	"\x10exception_number\x18\x15 \x01(\x04R\x0fexceptionNumber\x122\n" +
+	"\adevices\x182 \x03(\v2\x18.licensed.v1.DeviceLabelR\adevices*d\n" +
 	"\vShortenedBy\x12\x1c\n" +
 	"\x18SHORTENED_BY_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17SHORTENED_BY_PLAN_GRACE\x10\x01\x12\x1a\n" +
@@ -2165,7 +2234,7 @@ func file_licensed_v1_events_proto_rawDescGZIP() []byte {
 }
 
 var file_licensed_v1_events_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_licensed_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_licensed_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_licensed_v1_events_proto_goTypes = []any{
 	(ShortenedBy)(0),           // 0: licensed.v1.ShortenedBy
 	(FactVerdict)(0),           // 1: licensed.v1.FactVerdict
@@ -2182,21 +2251,24 @@ var file_licensed_v1_events_proto_goTypes = []any{
 	(*TitleDeleted)(nil),       // 12: licensed.v1.TitleDeleted
 	(*Occurrence)(nil),         // 13: licensed.v1.Occurrence
 	(*DeviceActivated)(nil),    // 14: licensed.v1.DeviceActivated
-	(*DeviceDeactivated)(nil),  // 15: licensed.v1.DeviceDeactivated
-	(*PlanChanged)(nil),        // 16: licensed.v1.PlanChanged
-	(*DevicesSelected)(nil),    // 17: licensed.v1.DevicesSelected
-	(*AllowanceLent)(nil),      // 18: licensed.v1.AllowanceLent
-	(*AllowanceRedeemed)(nil),  // 19: licensed.v1.AllowanceRedeemed
-	(*AllowanceReturned)(nil),  // 20: licensed.v1.AllowanceReturned
-	(*ExceptionGranted)(nil),   // 21: licensed.v1.ExceptionGranted
-	(*ExceptionWithdrawn)(nil), // 22: licensed.v1.ExceptionWithdrawn
-	(*CommandAccepted)(nil),    // 23: licensed.v1.CommandAccepted
-	(*BrokenRule)(nil),         // 24: licensed.v1.BrokenRule
-	(*CommandRefused)(nil),     // 25: licensed.v1.CommandRefused
-	(*AllowanceLent_Unit)(nil), // 26: licensed.v1.AllowanceLent.Unit
-	(*Removal)(nil),            // 27: licensed.v1.Removal
-	(Rule)(0),                  // 28: licensed.v1.Rule
-	(*Exception)(nil),          // 29: licensed.v1.Exception
+	(*DeviceLabeled)(nil),      // 15: licensed.v1.DeviceLabeled
+	(*DeviceDeactivated)(nil),  // 16: licensed.v1.DeviceDeactivated
+	(*PlanChanged)(nil),        // 17: licensed.v1.PlanChanged
+	(*DevicesSelected)(nil),    // 18: licensed.v1.DevicesSelected
+	(*AllowanceLent)(nil),      // 19: licensed.v1.AllowanceLent
+	(*AllowanceRedeemed)(nil),  // 20: licensed.v1.AllowanceRedeemed
+	(*AllowanceReturned)(nil),  // 21: licensed.v1.AllowanceReturned
+	(*ExceptionGranted)(nil),   // 22: licensed.v1.ExceptionGranted
+	(*ExceptionWithdrawn)(nil), // 23: licensed.v1.ExceptionWithdrawn
+	(*CommandAccepted)(nil),    // 24: licensed.v1.CommandAccepted
+	(*BrokenRule)(nil),         // 25: licensed.v1.BrokenRule
+	(*CommandRefused)(nil),     // 26: licensed.v1.CommandRefused
+	(*AllowanceLent_Unit)(nil), // 27: licensed.v1.AllowanceLent.Unit
+	(DeviceType)(0),            // 28: licensed.v1.DeviceType
+	(*Removal)(nil),            // 29: licensed.v1.Removal
+	(Rule)(0),                  // 30: licensed.v1.Rule
+	(*Exception)(nil),          // 31: licensed.v1.Exception
+	(*DeviceLabel)(nil),        // 32: licensed.v1.DeviceLabel
 }
 var file_licensed_v1_events_proto_depIdxs = []int32{
 	4,  // 0: licensed.v1.LicenseRenewed.license:type_name -> licensed.v1.LicenseTerms
@@ -2209,25 +2281,27 @@ var file_licensed_v1_events_proto_depIdxs = []int32{
 	13, // 7: licensed.v1.TitlePlayed.occurrence:type_name -> licensed.v1.Occurrence
 	13, // 8: licensed.v1.TitleDeleted.occurrence:type_name -> licensed.v1.Occurrence
 	1,  // 9: licensed.v1.Occurrence.verdict:type_name -> licensed.v1.FactVerdict
-	27, // 10: licensed.v1.DeviceDeactivated.removal:type_name -> licensed.v1.Removal
-	26, // 11: licensed.v1.AllowanceLent.units:type_name -> licensed.v1.AllowanceLent.Unit
-	4,  // 12: licensed.v1.AllowanceRedeemed.license:type_name -> licensed.v1.LicenseTerms
-	28, // 13: licensed.v1.AllowanceRedeemed.shortened_by:type_name -> licensed.v1.Rule
-	29, // 14: licensed.v1.ExceptionGranted.exception:type_name -> licensed.v1.Exception
-	29, // 15: licensed.v1.ExceptionWithdrawn.exception:type_name -> licensed.v1.Exception
-	2,  // 16: licensed.v1.CommandAccepted.command:type_name -> licensed.v1.CommandKind
-	4,  // 17: licensed.v1.CommandAccepted.license:type_name -> licensed.v1.LicenseTerms
-	28, // 18: licensed.v1.BrokenRule.rule:type_name -> licensed.v1.Rule
-	3,  // 19: licensed.v1.BrokenRule.yearly_counts:type_name -> licensed.v1.YearlyCounts
-	2,  // 20: licensed.v1.CommandRefused.command:type_name -> licensed.v1.CommandKind
-	28, // 21: licensed.v1.CommandRefused.rule:type_name -> licensed.v1.Rule
-	3,  // 22: licensed.v1.CommandRefused.yearly_counts:type_name -> licensed.v1.YearlyCounts
-	24, // 23: licensed.v1.CommandRefused.broken:type_name -> licensed.v1.BrokenRule
-	24, // [24:24] is the sub-list for method output_type
-	24, // [24:24] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	28, // 10: licensed.v1.DeviceLabeled.device_type:type_name -> licensed.v1.DeviceType
+	29, // 11: licensed.v1.DeviceDeactivated.removal:type_name -> licensed.v1.Removal
+	27, // 12: licensed.v1.AllowanceLent.units:type_name -> licensed.v1.AllowanceLent.Unit
+	4,  // 13: licensed.v1.AllowanceRedeemed.license:type_name -> licensed.v1.LicenseTerms
+	30, // 14: licensed.v1.AllowanceRedeemed.shortened_by:type_name -> licensed.v1.Rule
+	31, // 15: licensed.v1.ExceptionGranted.exception:type_name -> licensed.v1.Exception
+	31, // 16: licensed.v1.ExceptionWithdrawn.exception:type_name -> licensed.v1.Exception
+	2,  // 17: licensed.v1.CommandAccepted.command:type_name -> licensed.v1.CommandKind
+	4,  // 18: licensed.v1.CommandAccepted.license:type_name -> licensed.v1.LicenseTerms
+	30, // 19: licensed.v1.BrokenRule.rule:type_name -> licensed.v1.Rule
+	3,  // 20: licensed.v1.BrokenRule.yearly_counts:type_name -> licensed.v1.YearlyCounts
+	2,  // 21: licensed.v1.CommandRefused.command:type_name -> licensed.v1.CommandKind
+	30, // 22: licensed.v1.CommandRefused.rule:type_name -> licensed.v1.Rule
+	3,  // 23: licensed.v1.CommandRefused.yearly_counts:type_name -> licensed.v1.YearlyCounts
+	25, // 24: licensed.v1.CommandRefused.broken:type_name -> licensed.v1.BrokenRule
+	32, // 25: licensed.v1.CommandRefused.devices:type_name -> licensed.v1.DeviceLabel
+	26, // [26:26] is the sub-list for method output_type
+	26, // [26:26] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_events_proto_init() }
@@ -2242,7 +2316,7 @@ func file_licensed_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_v1_events_proto_rawDesc), len(file_licensed_v1_events_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   23,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

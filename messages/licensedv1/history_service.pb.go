@@ -1221,7 +1221,10 @@ type DeviceState struct {
 	// One of the devices that stay.
 	Selected bool `protobuf:"varint,8,opt,name=selected,proto3" json:"selected,omitempty"`
 	// The device that this one was merged into; empty if it was not.
-	MergedInto    string `protobuf:"bytes,18,opt,name=merged_into,json=mergedInto,proto3" json:"merged_into,omitempty"`
+	MergedInto string `protobuf:"bytes,18,opt,name=merged_into,json=mergedInto,proto3" json:"merged_into,omitempty"`
+	// As in Device.
+	DeviceName    string     `protobuf:"bytes,50,opt,name=device_name,json=deviceName,proto3" json:"device_name,omitempty"`
+	DeviceType    DeviceType `protobuf:"varint,51,opt,name=device_type,json=deviceType,proto3,enum=licensed.v1.DeviceType" json:"device_type,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1317,6 +1320,20 @@ func (x *DeviceState) GetMergedInto() string {
 		return x.MergedInto
 	}
 	return ""
+}
+
+func (x *DeviceState) GetDeviceName() string {
+	if x != nil {
+		return x.DeviceName
+	}
+	return ""
+}
+
+func (x *DeviceState) GetDeviceType() DeviceType {
+	if x != nil {
+		return x.DeviceType
+	}
+	return DeviceType_DEVICE_TYPE_UNSPECIFIED
 }
 
 type LicenseState struct {
@@ -2496,7 +2513,7 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\n" +
 	"exceptions\x18\x19 \x03(\v2\x16.licensed.v1.ExceptionR\n" +
 	"exceptionsB\x15\n" +
-	"\x13_deactivation_limit\"\x92\x03\n" +
+	"\x13_deactivation_limit\"\xed\x03\n" +
 	"\vDeviceState\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x16\n" +
 	"\x06active\x18\x02 \x01(\bR\x06active\x12'\n" +
@@ -2508,7 +2525,11 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\x0ehighest_number\x18\a \x01(\x04R\rhighestNumber\x12\x1a\n" +
 	"\bselected\x18\b \x01(\bR\bselected\x12\x1f\n" +
 	"\vmerged_into\x18\x12 \x01(\tR\n" +
-	"mergedInto\"\xc3\x03\n" +
+	"mergedInto\x12\x1f\n" +
+	"\vdevice_name\x182 \x01(\tR\n" +
+	"deviceName\x128\n" +
+	"\vdevice_type\x183 \x01(\x0e2\x17.licensed.v1.DeviceTypeR\n" +
+	"deviceType\"\xc3\x03\n" +
 	"\fLicenseState\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x19\n" +
 	"\btitle_id\x18\x02 \x01(\tR\atitleId\x12\x1b\n" +
@@ -2684,10 +2705,11 @@ var file_licensed_v1_history_service_proto_goTypes = []any{
 	(*anypb.Any)(nil),             // 25: google.protobuf.Any
 	(*Allowance)(nil),             // 26: licensed.v1.Allowance
 	(*Exception)(nil),             // 27: licensed.v1.Exception
-	(*Command)(nil),               // 28: licensed.v1.Command
-	(*Refusal)(nil),               // 29: licensed.v1.Refusal
-	(*License)(nil),               // 30: licensed.v1.License
-	(*Removal)(nil),               // 31: licensed.v1.Removal
+	(DeviceType)(0),               // 28: licensed.v1.DeviceType
+	(*Command)(nil),               // 29: licensed.v1.Command
+	(*Refusal)(nil),               // 30: licensed.v1.Refusal
+	(*License)(nil),               // 31: licensed.v1.License
+	(*Removal)(nil),               // 32: licensed.v1.Removal
 }
 var file_licensed_v1_history_service_proto_depIdxs = []int32{
 	24, // 0: licensed.v1.HistoryEvent.event_time:type_name -> google.protobuf.Timestamp
@@ -2716,52 +2738,53 @@ var file_licensed_v1_history_service_proto_depIdxs = []int32{
 	24, // 23: licensed.v1.DeviceState.last_used_at:type_name -> google.protobuf.Timestamp
 	24, // 24: licensed.v1.DeviceState.last_download_at:type_name -> google.protobuf.Timestamp
 	24, // 25: licensed.v1.DeviceState.activated_at:type_name -> google.protobuf.Timestamp
-	24, // 26: licensed.v1.LicenseState.acquired_at:type_name -> google.protobuf.Timestamp
-	24, // 27: licensed.v1.LicenseState.expires_at:type_name -> google.protobuf.Timestamp
-	24, // 28: licensed.v1.LicenseState.released_at:type_name -> google.protobuf.Timestamp
-	24, // 29: licensed.v1.LicenseState.first_played_at:type_name -> google.protobuf.Timestamp
-	24, // 30: licensed.v1.GetStateRequest.time:type_name -> google.protobuf.Timestamp
-	24, // 31: licensed.v1.GetStateRequest.known_at:type_name -> google.protobuf.Timestamp
-	24, // 32: licensed.v1.Moment.event_time:type_name -> google.protobuf.Timestamp
-	24, // 33: licensed.v1.Moment.as_of:type_name -> google.protobuf.Timestamp
-	24, // 34: licensed.v1.Moment.known_at:type_name -> google.protobuf.Timestamp
-	11, // 35: licensed.v1.GetStateResponse.state:type_name -> licensed.v1.CustomerState
-	17, // 36: licensed.v1.GetStateResponse.moment:type_name -> licensed.v1.Moment
-	4,  // 37: licensed.v1.GetStateResponse.gaps:type_name -> licensed.v1.HistoryGap
-	24, // 38: licensed.v1.TryAtRequest.time:type_name -> google.protobuf.Timestamp
-	28, // 39: licensed.v1.TryAtRequest.command:type_name -> licensed.v1.Command
-	28, // 40: licensed.v1.TryAtRequest.first:type_name -> licensed.v1.Command
-	29, // 41: licensed.v1.TryAtResponse.refusal:type_name -> licensed.v1.Refusal
-	30, // 42: licensed.v1.TryAtResponse.license:type_name -> licensed.v1.License
-	3,  // 43: licensed.v1.TryAtResponse.events:type_name -> licensed.v1.HistoryEvent
-	17, // 44: licensed.v1.TryAtResponse.moment:type_name -> licensed.v1.Moment
-	31, // 45: licensed.v1.TryAtResponse.removal:type_name -> licensed.v1.Removal
-	27, // 46: licensed.v1.TryAtResponse.exception:type_name -> licensed.v1.Exception
-	24, // 47: licensed.v1.WhyRequest.time:type_name -> google.protobuf.Timestamp
-	24, // 48: licensed.v1.WhyRequest.known_at:type_name -> google.protobuf.Timestamp
-	24, // 49: licensed.v1.WhyStep.time:type_name -> google.protobuf.Timestamp
-	24, // 50: licensed.v1.WhyStep.to_time:type_name -> google.protobuf.Timestamp
-	2,  // 51: licensed.v1.WhyStep.effect:type_name -> licensed.v1.WhyEffect
-	24, // 52: licensed.v1.WhyStep.occurred_at:type_name -> google.protobuf.Timestamp
-	13, // 53: licensed.v1.WhyResponse.license:type_name -> licensed.v1.LicenseState
-	22, // 54: licensed.v1.WhyResponse.steps:type_name -> licensed.v1.WhyStep
-	4,  // 55: licensed.v1.WhyResponse.gaps:type_name -> licensed.v1.HistoryGap
-	17, // 56: licensed.v1.WhyResponse.moment:type_name -> licensed.v1.Moment
-	7,  // 57: licensed.v1.HistoryService.ListEvents:input_type -> licensed.v1.ListEventsRequest
-	9,  // 58: licensed.v1.HistoryService.Follow:input_type -> licensed.v1.FollowRequest
-	16, // 59: licensed.v1.HistoryService.GetState:input_type -> licensed.v1.GetStateRequest
-	19, // 60: licensed.v1.HistoryService.TryAt:input_type -> licensed.v1.TryAtRequest
-	21, // 61: licensed.v1.HistoryService.Why:input_type -> licensed.v1.WhyRequest
-	8,  // 62: licensed.v1.HistoryService.ListEvents:output_type -> licensed.v1.ListEventsResponse
-	10, // 63: licensed.v1.HistoryService.Follow:output_type -> licensed.v1.FollowResponse
-	18, // 64: licensed.v1.HistoryService.GetState:output_type -> licensed.v1.GetStateResponse
-	20, // 65: licensed.v1.HistoryService.TryAt:output_type -> licensed.v1.TryAtResponse
-	23, // 66: licensed.v1.HistoryService.Why:output_type -> licensed.v1.WhyResponse
-	62, // [62:67] is the sub-list for method output_type
-	57, // [57:62] is the sub-list for method input_type
-	57, // [57:57] is the sub-list for extension type_name
-	57, // [57:57] is the sub-list for extension extendee
-	0,  // [0:57] is the sub-list for field type_name
+	28, // 26: licensed.v1.DeviceState.device_type:type_name -> licensed.v1.DeviceType
+	24, // 27: licensed.v1.LicenseState.acquired_at:type_name -> google.protobuf.Timestamp
+	24, // 28: licensed.v1.LicenseState.expires_at:type_name -> google.protobuf.Timestamp
+	24, // 29: licensed.v1.LicenseState.released_at:type_name -> google.protobuf.Timestamp
+	24, // 30: licensed.v1.LicenseState.first_played_at:type_name -> google.protobuf.Timestamp
+	24, // 31: licensed.v1.GetStateRequest.time:type_name -> google.protobuf.Timestamp
+	24, // 32: licensed.v1.GetStateRequest.known_at:type_name -> google.protobuf.Timestamp
+	24, // 33: licensed.v1.Moment.event_time:type_name -> google.protobuf.Timestamp
+	24, // 34: licensed.v1.Moment.as_of:type_name -> google.protobuf.Timestamp
+	24, // 35: licensed.v1.Moment.known_at:type_name -> google.protobuf.Timestamp
+	11, // 36: licensed.v1.GetStateResponse.state:type_name -> licensed.v1.CustomerState
+	17, // 37: licensed.v1.GetStateResponse.moment:type_name -> licensed.v1.Moment
+	4,  // 38: licensed.v1.GetStateResponse.gaps:type_name -> licensed.v1.HistoryGap
+	24, // 39: licensed.v1.TryAtRequest.time:type_name -> google.protobuf.Timestamp
+	29, // 40: licensed.v1.TryAtRequest.command:type_name -> licensed.v1.Command
+	29, // 41: licensed.v1.TryAtRequest.first:type_name -> licensed.v1.Command
+	30, // 42: licensed.v1.TryAtResponse.refusal:type_name -> licensed.v1.Refusal
+	31, // 43: licensed.v1.TryAtResponse.license:type_name -> licensed.v1.License
+	3,  // 44: licensed.v1.TryAtResponse.events:type_name -> licensed.v1.HistoryEvent
+	17, // 45: licensed.v1.TryAtResponse.moment:type_name -> licensed.v1.Moment
+	32, // 46: licensed.v1.TryAtResponse.removal:type_name -> licensed.v1.Removal
+	27, // 47: licensed.v1.TryAtResponse.exception:type_name -> licensed.v1.Exception
+	24, // 48: licensed.v1.WhyRequest.time:type_name -> google.protobuf.Timestamp
+	24, // 49: licensed.v1.WhyRequest.known_at:type_name -> google.protobuf.Timestamp
+	24, // 50: licensed.v1.WhyStep.time:type_name -> google.protobuf.Timestamp
+	24, // 51: licensed.v1.WhyStep.to_time:type_name -> google.protobuf.Timestamp
+	2,  // 52: licensed.v1.WhyStep.effect:type_name -> licensed.v1.WhyEffect
+	24, // 53: licensed.v1.WhyStep.occurred_at:type_name -> google.protobuf.Timestamp
+	13, // 54: licensed.v1.WhyResponse.license:type_name -> licensed.v1.LicenseState
+	22, // 55: licensed.v1.WhyResponse.steps:type_name -> licensed.v1.WhyStep
+	4,  // 56: licensed.v1.WhyResponse.gaps:type_name -> licensed.v1.HistoryGap
+	17, // 57: licensed.v1.WhyResponse.moment:type_name -> licensed.v1.Moment
+	7,  // 58: licensed.v1.HistoryService.ListEvents:input_type -> licensed.v1.ListEventsRequest
+	9,  // 59: licensed.v1.HistoryService.Follow:input_type -> licensed.v1.FollowRequest
+	16, // 60: licensed.v1.HistoryService.GetState:input_type -> licensed.v1.GetStateRequest
+	19, // 61: licensed.v1.HistoryService.TryAt:input_type -> licensed.v1.TryAtRequest
+	21, // 62: licensed.v1.HistoryService.Why:input_type -> licensed.v1.WhyRequest
+	8,  // 63: licensed.v1.HistoryService.ListEvents:output_type -> licensed.v1.ListEventsResponse
+	10, // 64: licensed.v1.HistoryService.Follow:output_type -> licensed.v1.FollowResponse
+	18, // 65: licensed.v1.HistoryService.GetState:output_type -> licensed.v1.GetStateResponse
+	20, // 66: licensed.v1.HistoryService.TryAt:output_type -> licensed.v1.TryAtResponse
+	23, // 67: licensed.v1.HistoryService.Why:output_type -> licensed.v1.WhyResponse
+	63, // [63:68] is the sub-list for method output_type
+	58, // [58:63] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_history_service_proto_init() }

@@ -26,6 +26,72 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// DeviceType is what a device is.
+type DeviceType int32
+
+const (
+	DeviceType_DEVICE_TYPE_UNSPECIFIED DeviceType = 0
+	DeviceType_DEVICE_TYPE_PHONE       DeviceType = 1
+	DeviceType_DEVICE_TYPE_TABLET      DeviceType = 2
+	DeviceType_DEVICE_TYPE_COMPUTER    DeviceType = 3
+	DeviceType_DEVICE_TYPE_TV          DeviceType = 4
+	// A box or a stick at a screen.
+	DeviceType_DEVICE_TYPE_SET_TOP_BOX DeviceType = 5
+	DeviceType_DEVICE_TYPE_CONSOLE     DeviceType = 6
+	DeviceType_DEVICE_TYPE_OTHER       DeviceType = 15
+)
+
+// Enum value maps for DeviceType.
+var (
+	DeviceType_name = map[int32]string{
+		0:  "DEVICE_TYPE_UNSPECIFIED",
+		1:  "DEVICE_TYPE_PHONE",
+		2:  "DEVICE_TYPE_TABLET",
+		3:  "DEVICE_TYPE_COMPUTER",
+		4:  "DEVICE_TYPE_TV",
+		5:  "DEVICE_TYPE_SET_TOP_BOX",
+		6:  "DEVICE_TYPE_CONSOLE",
+		15: "DEVICE_TYPE_OTHER",
+	}
+	DeviceType_value = map[string]int32{
+		"DEVICE_TYPE_UNSPECIFIED": 0,
+		"DEVICE_TYPE_PHONE":       1,
+		"DEVICE_TYPE_TABLET":      2,
+		"DEVICE_TYPE_COMPUTER":    3,
+		"DEVICE_TYPE_TV":          4,
+		"DEVICE_TYPE_SET_TOP_BOX": 5,
+		"DEVICE_TYPE_CONSOLE":     6,
+		"DEVICE_TYPE_OTHER":       15,
+	}
+)
+
+func (x DeviceType) Enum() *DeviceType {
+	p := new(DeviceType)
+	*p = x
+	return p
+}
+
+func (x DeviceType) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DeviceType) Descriptor() protoreflect.EnumDescriptor {
+	return file_licensed_v1_license_service_proto_enumTypes[0].Descriptor()
+}
+
+func (DeviceType) Type() protoreflect.EnumType {
+	return &file_licensed_v1_license_service_proto_enumTypes[0]
+}
+
+func (x DeviceType) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DeviceType.Descriptor instead.
+func (DeviceType) EnumDescriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{0}
+}
+
 // FactKind is what happened on a device.
 type FactKind int32
 
@@ -66,11 +132,11 @@ func (x FactKind) String() string {
 }
 
 func (FactKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_licensed_v1_license_service_proto_enumTypes[0].Descriptor()
+	return file_licensed_v1_license_service_proto_enumTypes[1].Descriptor()
 }
 
 func (FactKind) Type() protoreflect.EnumType {
-	return &file_licensed_v1_license_service_proto_enumTypes[0]
+	return &file_licensed_v1_license_service_proto_enumTypes[1]
 }
 
 func (x FactKind) Number() protoreflect.EnumNumber {
@@ -79,7 +145,7 @@ func (x FactKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FactKind.Descriptor instead.
 func (FactKind) EnumDescriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{0}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{1}
 }
 
 // StaleSource is where a stale answer is from.
@@ -118,11 +184,11 @@ func (x StaleSource) String() string {
 }
 
 func (StaleSource) Descriptor() protoreflect.EnumDescriptor {
-	return file_licensed_v1_license_service_proto_enumTypes[1].Descriptor()
+	return file_licensed_v1_license_service_proto_enumTypes[2].Descriptor()
 }
 
 func (StaleSource) Type() protoreflect.EnumType {
-	return &file_licensed_v1_license_service_proto_enumTypes[1]
+	return &file_licensed_v1_license_service_proto_enumTypes[2]
 }
 
 func (x StaleSource) Number() protoreflect.EnumNumber {
@@ -131,7 +197,7 @@ func (x StaleSource) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use StaleSource.Descriptor instead.
 func (StaleSource) EnumDescriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{1}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{2}
 }
 
 // LimitKind names a limit of the policy.
@@ -186,11 +252,11 @@ func (x LimitKind) String() string {
 }
 
 func (LimitKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_licensed_v1_license_service_proto_enumTypes[2].Descriptor()
+	return file_licensed_v1_license_service_proto_enumTypes[3].Descriptor()
 }
 
 func (LimitKind) Type() protoreflect.EnumType {
-	return &file_licensed_v1_license_service_proto_enumTypes[2]
+	return &file_licensed_v1_license_service_proto_enumTypes[3]
 }
 
 func (x LimitKind) Number() protoreflect.EnumNumber {
@@ -199,7 +265,7 @@ func (x LimitKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use LimitKind.Descriptor instead.
 func (LimitKind) EnumDescriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{2}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{3}
 }
 
 // LicenseStatus is what a licence allows at a time.
@@ -240,11 +306,11 @@ func (x LicenseStatus) String() string {
 }
 
 func (LicenseStatus) Descriptor() protoreflect.EnumDescriptor {
-	return file_licensed_v1_license_service_proto_enumTypes[3].Descriptor()
+	return file_licensed_v1_license_service_proto_enumTypes[4].Descriptor()
 }
 
 func (LicenseStatus) Type() protoreflect.EnumType {
-	return &file_licensed_v1_license_service_proto_enumTypes[3]
+	return &file_licensed_v1_license_service_proto_enumTypes[4]
 }
 
 func (x LicenseStatus) Number() protoreflect.EnumNumber {
@@ -253,7 +319,7 @@ func (x LicenseStatus) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use LicenseStatus.Descriptor instead.
 func (LicenseStatus) EnumDescriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{3}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{4}
 }
 
 // Rule names the rule that refused a command.
@@ -393,11 +459,11 @@ func (x Rule) String() string {
 }
 
 func (Rule) Descriptor() protoreflect.EnumDescriptor {
-	return file_licensed_v1_license_service_proto_enumTypes[4].Descriptor()
+	return file_licensed_v1_license_service_proto_enumTypes[5].Descriptor()
 }
 
 func (Rule) Type() protoreflect.EnumType {
-	return &file_licensed_v1_license_service_proto_enumTypes[4]
+	return &file_licensed_v1_license_service_proto_enumTypes[5]
 }
 
 func (x Rule) Number() protoreflect.EnumNumber {
@@ -406,7 +472,71 @@ func (x Rule) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Rule.Descriptor instead.
 func (Rule) EnumDescriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{4}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{5}
+}
+
+// DeviceLabel is how a device is shown to people. It plays no part in decisions. A command that is accepted records what
+// it gives of it and keeps the rest; of several commands the last one that is recorded holds.
+type DeviceLabel struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	DeviceId string                 `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	// As its owner calls it: at most 64 characters of UTF-8, without control and format characters. White space around it
+	// is removed. It is personal data, and erased with the customer.
+	DeviceName    string     `protobuf:"bytes,2,opt,name=device_name,json=deviceName,proto3" json:"device_name,omitempty"`
+	DeviceType    DeviceType `protobuf:"varint,3,opt,name=device_type,json=deviceType,proto3,enum=licensed.v1.DeviceType" json:"device_type,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeviceLabel) Reset() {
+	*x = DeviceLabel{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeviceLabel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeviceLabel) ProtoMessage() {}
+
+func (x *DeviceLabel) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeviceLabel.ProtoReflect.Descriptor instead.
+func (*DeviceLabel) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *DeviceLabel) GetDeviceId() string {
+	if x != nil {
+		return x.DeviceId
+	}
+	return ""
+}
+
+func (x *DeviceLabel) GetDeviceName() string {
+	if x != nil {
+		return x.DeviceName
+	}
+	return ""
+}
+
+func (x *DeviceLabel) GetDeviceType() DeviceType {
+	if x != nil {
+		return x.DeviceType
+	}
+	return DeviceType_DEVICE_TYPE_UNSPECIFIED
 }
 
 // License is what a device holds for a title.
@@ -434,7 +564,7 @@ type License struct {
 
 func (x *License) Reset() {
 	*x = License{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[0]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -446,7 +576,7 @@ func (x *License) String() string {
 func (*License) ProtoMessage() {}
 
 func (x *License) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[0]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -459,7 +589,7 @@ func (x *License) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use License.ProtoReflect.Descriptor instead.
 func (*License) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{0}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *License) GetCustomerId() string {
@@ -546,13 +676,16 @@ type AcquireLicenseRequest struct {
 	// An allowance of this device that has the title. If the owner of the customer cannot be reached, the gateway that lent
 	// it grants the licence within it; see provisional. Not part of what a repeat must carry alike.
 	SignedAllowance string `protobuf:"bytes,41,opt,name=signed_allowance,json=signedAllowance,proto3" json:"signed_allowance,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// What the device is called, and what it is. Not part of what a repeat must carry alike. See DeviceLabel.
+	DeviceName    string     `protobuf:"bytes,50,opt,name=device_name,json=deviceName,proto3" json:"device_name,omitempty"`
+	DeviceType    DeviceType `protobuf:"varint,51,opt,name=device_type,json=deviceType,proto3,enum=licensed.v1.DeviceType" json:"device_type,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AcquireLicenseRequest) Reset() {
 	*x = AcquireLicenseRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[1]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -564,7 +697,7 @@ func (x *AcquireLicenseRequest) String() string {
 func (*AcquireLicenseRequest) ProtoMessage() {}
 
 func (x *AcquireLicenseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[1]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -577,7 +710,7 @@ func (x *AcquireLicenseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcquireLicenseRequest.ProtoReflect.Descriptor instead.
 func (*AcquireLicenseRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{1}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *AcquireLicenseRequest) GetCustomerId() string {
@@ -643,6 +776,20 @@ func (x *AcquireLicenseRequest) GetSignedAllowance() string {
 	return ""
 }
 
+func (x *AcquireLicenseRequest) GetDeviceName() string {
+	if x != nil {
+		return x.DeviceName
+	}
+	return ""
+}
+
+func (x *AcquireLicenseRequest) GetDeviceType() DeviceType {
+	if x != nil {
+		return x.DeviceType
+	}
+	return DeviceType_DEVICE_TYPE_UNSPECIFIED
+}
+
 type AcquireLicenseResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	License *License               `protobuf:"bytes,1,opt,name=license,proto3" json:"license,omitempty"`
@@ -662,7 +809,7 @@ type AcquireLicenseResponse struct {
 
 func (x *AcquireLicenseResponse) Reset() {
 	*x = AcquireLicenseResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[2]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -674,7 +821,7 @@ func (x *AcquireLicenseResponse) String() string {
 func (*AcquireLicenseResponse) ProtoMessage() {}
 
 func (x *AcquireLicenseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[2]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -687,7 +834,7 @@ func (x *AcquireLicenseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcquireLicenseResponse.ProtoReflect.Descriptor instead.
 func (*AcquireLicenseResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{2}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *AcquireLicenseResponse) GetLicense() *License {
@@ -740,7 +887,7 @@ type Provisional struct {
 
 func (x *Provisional) Reset() {
 	*x = Provisional{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[3]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -752,7 +899,7 @@ func (x *Provisional) String() string {
 func (*Provisional) ProtoMessage() {}
 
 func (x *Provisional) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[3]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -765,7 +912,7 @@ func (x *Provisional) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Provisional.ProtoReflect.Descriptor instead.
 func (*Provisional) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{3}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Provisional) GetAcceptedAt() *timestamppb.Timestamp {
@@ -802,7 +949,7 @@ type Allowance struct {
 
 func (x *Allowance) Reset() {
 	*x = Allowance{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[4]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -814,7 +961,7 @@ func (x *Allowance) String() string {
 func (*Allowance) ProtoMessage() {}
 
 func (x *Allowance) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[4]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -827,7 +974,7 @@ func (x *Allowance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Allowance.ProtoReflect.Descriptor instead.
 func (*Allowance) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{4}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Allowance) GetNumber() uint64 {
@@ -889,7 +1036,7 @@ type LendAllowanceRequest struct {
 
 func (x *LendAllowanceRequest) Reset() {
 	*x = LendAllowanceRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[5]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -901,7 +1048,7 @@ func (x *LendAllowanceRequest) String() string {
 func (*LendAllowanceRequest) ProtoMessage() {}
 
 func (x *LendAllowanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[5]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -914,7 +1061,7 @@ func (x *LendAllowanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LendAllowanceRequest.ProtoReflect.Descriptor instead.
 func (*LendAllowanceRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{5}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *LendAllowanceRequest) GetCustomerId() string {
@@ -972,7 +1119,7 @@ type LendAllowanceResponse struct {
 
 func (x *LendAllowanceResponse) Reset() {
 	*x = LendAllowanceResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[6]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -984,7 +1131,7 @@ func (x *LendAllowanceResponse) String() string {
 func (*LendAllowanceResponse) ProtoMessage() {}
 
 func (x *LendAllowanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[6]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -997,7 +1144,7 @@ func (x *LendAllowanceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LendAllowanceResponse.ProtoReflect.Descriptor instead.
 func (*LendAllowanceResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{6}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *LendAllowanceResponse) GetAllowance() *Allowance {
@@ -1040,7 +1187,7 @@ type ReturnAllowanceRequest struct {
 
 func (x *ReturnAllowanceRequest) Reset() {
 	*x = ReturnAllowanceRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[7]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1052,7 +1199,7 @@ func (x *ReturnAllowanceRequest) String() string {
 func (*ReturnAllowanceRequest) ProtoMessage() {}
 
 func (x *ReturnAllowanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[7]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1065,7 +1212,7 @@ func (x *ReturnAllowanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReturnAllowanceRequest.ProtoReflect.Descriptor instead.
 func (*ReturnAllowanceRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{7}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ReturnAllowanceRequest) GetCustomerId() string {
@@ -1099,7 +1246,7 @@ type ReturnAllowanceResponse struct {
 
 func (x *ReturnAllowanceResponse) Reset() {
 	*x = ReturnAllowanceResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[8]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1111,7 +1258,7 @@ func (x *ReturnAllowanceResponse) String() string {
 func (*ReturnAllowanceResponse) ProtoMessage() {}
 
 func (x *ReturnAllowanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[8]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1124,7 +1271,7 @@ func (x *ReturnAllowanceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReturnAllowanceResponse.ProtoReflect.Descriptor instead.
 func (*ReturnAllowanceResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{8}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ReturnAllowanceResponse) GetTitleIds() []string {
@@ -1149,14 +1296,17 @@ type RenewLicenseRequest struct {
 	SignedLicense string `protobuf:"bytes,11,opt,name=signed_license,json=signedLicense,proto3" json:"signed_license,omitempty"`
 	// The licence that is meant: License.acquired_at of it. Without it and signed_license, a command that was issued before the present
 	// licence was acquired means an earlier one. A command that means an earlier licence changes nothing (superseded).
-	AcquiredAt    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=acquired_at,json=acquiredAt,proto3" json:"acquired_at,omitempty"`
+	AcquiredAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=acquired_at,json=acquiredAt,proto3" json:"acquired_at,omitempty"`
+	// As in AcquireLicenseRequest. Not recorded if the command is superseded.
+	DeviceName    string     `protobuf:"bytes,50,opt,name=device_name,json=deviceName,proto3" json:"device_name,omitempty"`
+	DeviceType    DeviceType `protobuf:"varint,51,opt,name=device_type,json=deviceType,proto3,enum=licensed.v1.DeviceType" json:"device_type,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RenewLicenseRequest) Reset() {
 	*x = RenewLicenseRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[9]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1168,7 +1318,7 @@ func (x *RenewLicenseRequest) String() string {
 func (*RenewLicenseRequest) ProtoMessage() {}
 
 func (x *RenewLicenseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[9]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1181,7 +1331,7 @@ func (x *RenewLicenseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLicenseRequest.ProtoReflect.Descriptor instead.
 func (*RenewLicenseRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{9}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RenewLicenseRequest) GetCustomerId() string {
@@ -1247,6 +1397,20 @@ func (x *RenewLicenseRequest) GetAcquiredAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *RenewLicenseRequest) GetDeviceName() string {
+	if x != nil {
+		return x.DeviceName
+	}
+	return ""
+}
+
+func (x *RenewLicenseRequest) GetDeviceType() DeviceType {
+	if x != nil {
+		return x.DeviceType
+	}
+	return DeviceType_DEVICE_TYPE_UNSPECIFIED
+}
+
 type RenewLicenseResponse struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	License   *License               `protobuf:"bytes,1,opt,name=license,proto3" json:"license,omitempty"`
@@ -1265,7 +1429,7 @@ type RenewLicenseResponse struct {
 
 func (x *RenewLicenseResponse) Reset() {
 	*x = RenewLicenseResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[10]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1277,7 +1441,7 @@ func (x *RenewLicenseResponse) String() string {
 func (*RenewLicenseResponse) ProtoMessage() {}
 
 func (x *RenewLicenseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[10]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1290,7 +1454,7 @@ func (x *RenewLicenseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLicenseResponse.ProtoReflect.Descriptor instead.
 func (*RenewLicenseResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{10}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RenewLicenseResponse) GetLicense() *License {
@@ -1353,7 +1517,7 @@ type ReleaseLicenseRequest struct {
 
 func (x *ReleaseLicenseRequest) Reset() {
 	*x = ReleaseLicenseRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[11]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1365,7 +1529,7 @@ func (x *ReleaseLicenseRequest) String() string {
 func (*ReleaseLicenseRequest) ProtoMessage() {}
 
 func (x *ReleaseLicenseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[11]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1378,7 +1542,7 @@ func (x *ReleaseLicenseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseLicenseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseLicenseRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{11}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ReleaseLicenseRequest) GetCustomerId() string {
@@ -1452,7 +1616,7 @@ type ReleaseLicenseResponse struct {
 
 func (x *ReleaseLicenseResponse) Reset() {
 	*x = ReleaseLicenseResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[12]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1464,7 +1628,7 @@ func (x *ReleaseLicenseResponse) String() string {
 func (*ReleaseLicenseResponse) ProtoMessage() {}
 
 func (x *ReleaseLicenseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[12]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1477,7 +1641,7 @@ func (x *ReleaseLicenseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseLicenseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseLicenseResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{12}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ReleaseLicenseResponse) GetLicense() *License {
@@ -1535,7 +1699,7 @@ type RecordPlaybackRequest struct {
 
 func (x *RecordPlaybackRequest) Reset() {
 	*x = RecordPlaybackRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[13]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1547,7 +1711,7 @@ func (x *RecordPlaybackRequest) String() string {
 func (*RecordPlaybackRequest) ProtoMessage() {}
 
 func (x *RecordPlaybackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[13]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1560,7 +1724,7 @@ func (x *RecordPlaybackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordPlaybackRequest.ProtoReflect.Descriptor instead.
 func (*RecordPlaybackRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{13}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RecordPlaybackRequest) GetCustomerId() string {
@@ -1630,7 +1794,7 @@ type RecordPlaybackResponse struct {
 
 func (x *RecordPlaybackResponse) Reset() {
 	*x = RecordPlaybackResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[14]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1642,7 +1806,7 @@ func (x *RecordPlaybackResponse) String() string {
 func (*RecordPlaybackResponse) ProtoMessage() {}
 
 func (x *RecordPlaybackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[14]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1655,7 +1819,7 @@ func (x *RecordPlaybackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordPlaybackResponse.ProtoReflect.Descriptor instead.
 func (*RecordPlaybackResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{14}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RecordPlaybackResponse) GetLicense() *License {
@@ -1695,7 +1859,7 @@ type DeactivateDeviceRequest struct {
 
 func (x *DeactivateDeviceRequest) Reset() {
 	*x = DeactivateDeviceRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[15]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1707,7 +1871,7 @@ func (x *DeactivateDeviceRequest) String() string {
 func (*DeactivateDeviceRequest) ProtoMessage() {}
 
 func (x *DeactivateDeviceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[15]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1720,7 +1884,7 @@ func (x *DeactivateDeviceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeactivateDeviceRequest.ProtoReflect.Descriptor instead.
 func (*DeactivateDeviceRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{15}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DeactivateDeviceRequest) GetCustomerId() string {
@@ -1784,7 +1948,7 @@ type DeactivateDeviceResponse struct {
 
 func (x *DeactivateDeviceResponse) Reset() {
 	*x = DeactivateDeviceResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[16]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1796,7 +1960,7 @@ func (x *DeactivateDeviceResponse) String() string {
 func (*DeactivateDeviceResponse) ProtoMessage() {}
 
 func (x *DeactivateDeviceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[16]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1809,7 +1973,7 @@ func (x *DeactivateDeviceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeactivateDeviceResponse.ProtoReflect.Descriptor instead.
 func (*DeactivateDeviceResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{16}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DeactivateDeviceResponse) GetCustomerId() string {
@@ -1880,7 +2044,7 @@ type Removal struct {
 
 func (x *Removal) Reset() {
 	*x = Removal{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[17]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1892,7 +2056,7 @@ func (x *Removal) String() string {
 func (*Removal) ProtoMessage() {}
 
 func (x *Removal) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[17]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1905,7 +2069,7 @@ func (x *Removal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removal.ProtoReflect.Descriptor instead.
 func (*Removal) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{17}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Removal) GetCounted() bool {
@@ -1959,7 +2123,7 @@ type ChangePlanRequest struct {
 
 func (x *ChangePlanRequest) Reset() {
 	*x = ChangePlanRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[18]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1971,7 +2135,7 @@ func (x *ChangePlanRequest) String() string {
 func (*ChangePlanRequest) ProtoMessage() {}
 
 func (x *ChangePlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[18]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1984,7 +2148,7 @@ func (x *ChangePlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangePlanRequest.ProtoReflect.Descriptor instead.
 func (*ChangePlanRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{18}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ChangePlanRequest) GetCustomerId() string {
@@ -2049,7 +2213,7 @@ type ChangePlanResponse struct {
 
 func (x *ChangePlanResponse) Reset() {
 	*x = ChangePlanResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[19]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2061,7 +2225,7 @@ func (x *ChangePlanResponse) String() string {
 func (*ChangePlanResponse) ProtoMessage() {}
 
 func (x *ChangePlanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[19]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2074,7 +2238,7 @@ func (x *ChangePlanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangePlanResponse.ProtoReflect.Descriptor instead.
 func (*ChangePlanResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{19}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ChangePlanResponse) GetCustomerId() string {
@@ -2148,7 +2312,7 @@ type Fact struct {
 
 func (x *Fact) Reset() {
 	*x = Fact{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[20]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2160,7 +2324,7 @@ func (x *Fact) String() string {
 func (*Fact) ProtoMessage() {}
 
 func (x *Fact) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[20]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2173,7 +2337,7 @@ func (x *Fact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fact.ProtoReflect.Descriptor instead.
 func (*Fact) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{20}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Fact) GetNumber() uint64 {
@@ -2220,14 +2384,17 @@ type SyncDeviceRequest struct {
 	// The number of the fact before the first of these in the device's queue. While that one is not recorded, nothing
 	// is: requests that overtake each other lose no fact. Without it, a device must await the response before the next
 	// request.
-	AfterNumber   uint64 `protobuf:"varint,8,opt,name=after_number,json=afterNumber,proto3" json:"after_number,omitempty"`
+	AfterNumber uint64 `protobuf:"varint,8,opt,name=after_number,json=afterNumber,proto3" json:"after_number,omitempty"`
+	// As in AcquireLicenseRequest. Only recorded for a device that is known and not deactivated.
+	DeviceName    string     `protobuf:"bytes,50,opt,name=device_name,json=deviceName,proto3" json:"device_name,omitempty"`
+	DeviceType    DeviceType `protobuf:"varint,51,opt,name=device_type,json=deviceType,proto3,enum=licensed.v1.DeviceType" json:"device_type,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SyncDeviceRequest) Reset() {
 	*x = SyncDeviceRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[21]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2239,7 +2406,7 @@ func (x *SyncDeviceRequest) String() string {
 func (*SyncDeviceRequest) ProtoMessage() {}
 
 func (x *SyncDeviceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[21]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2252,7 +2419,7 @@ func (x *SyncDeviceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncDeviceRequest.ProtoReflect.Descriptor instead.
 func (*SyncDeviceRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{21}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SyncDeviceRequest) GetCustomerId() string {
@@ -2311,6 +2478,20 @@ func (x *SyncDeviceRequest) GetAfterNumber() uint64 {
 	return 0
 }
 
+func (x *SyncDeviceRequest) GetDeviceName() string {
+	if x != nil {
+		return x.DeviceName
+	}
+	return ""
+}
+
+func (x *SyncDeviceRequest) GetDeviceType() DeviceType {
+	if x != nil {
+		return x.DeviceType
+	}
+	return DeviceType_DEVICE_TYPE_UNSPECIFIED
+}
+
 type SyncDeviceResponse struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	CustomerId string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
@@ -2333,7 +2514,7 @@ type SyncDeviceResponse struct {
 
 func (x *SyncDeviceResponse) Reset() {
 	*x = SyncDeviceResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2345,7 +2526,7 @@ func (x *SyncDeviceResponse) String() string {
 func (*SyncDeviceResponse) ProtoMessage() {}
 
 func (x *SyncDeviceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2358,7 +2539,7 @@ func (x *SyncDeviceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncDeviceResponse.ProtoReflect.Descriptor instead.
 func (*SyncDeviceResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{22}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SyncDeviceResponse) GetCustomerId() string {
@@ -2432,7 +2613,7 @@ type SelectDevicesRequest struct {
 
 func (x *SelectDevicesRequest) Reset() {
 	*x = SelectDevicesRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2444,7 +2625,7 @@ func (x *SelectDevicesRequest) String() string {
 func (*SelectDevicesRequest) ProtoMessage() {}
 
 func (x *SelectDevicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2457,7 +2638,7 @@ func (x *SelectDevicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SelectDevicesRequest.ProtoReflect.Descriptor instead.
 func (*SelectDevicesRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{23}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SelectDevicesRequest) GetCustomerId() string {
@@ -2510,7 +2691,7 @@ type SelectDevicesResponse struct {
 
 func (x *SelectDevicesResponse) Reset() {
 	*x = SelectDevicesResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2522,7 +2703,7 @@ func (x *SelectDevicesResponse) String() string {
 func (*SelectDevicesResponse) ProtoMessage() {}
 
 func (x *SelectDevicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2535,7 +2716,7 @@ func (x *SelectDevicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SelectDevicesResponse.ProtoReflect.Descriptor instead.
 func (*SelectDevicesResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{24}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SelectDevicesResponse) GetCustomerId() string {
@@ -2587,7 +2768,7 @@ type Stale struct {
 
 func (x *Stale) Reset() {
 	*x = Stale{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2599,7 +2780,7 @@ func (x *Stale) String() string {
 func (*Stale) ProtoMessage() {}
 
 func (x *Stale) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2612,7 +2793,7 @@ func (x *Stale) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stale.ProtoReflect.Descriptor instead.
 func (*Stale) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{25}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Stale) GetAsOf() *timestamppb.Timestamp {
@@ -2652,7 +2833,7 @@ type Exception struct {
 
 func (x *Exception) Reset() {
 	*x = Exception{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2664,7 +2845,7 @@ func (x *Exception) String() string {
 func (*Exception) ProtoMessage() {}
 
 func (x *Exception) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2677,7 +2858,7 @@ func (x *Exception) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exception.ProtoReflect.Descriptor instead.
 func (*Exception) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{26}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Exception) GetNumber() uint64 {
@@ -2800,7 +2981,7 @@ type OtherLimit struct {
 
 func (x *OtherLimit) Reset() {
 	*x = OtherLimit{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2812,7 +2993,7 @@ func (x *OtherLimit) String() string {
 func (*OtherLimit) ProtoMessage() {}
 
 func (x *OtherLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2825,7 +3006,7 @@ func (x *OtherLimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OtherLimit.ProtoReflect.Descriptor instead.
 func (*OtherLimit) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{27}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *OtherLimit) GetKind() LimitKind {
@@ -2874,7 +3055,7 @@ type ForgivenRemoval struct {
 
 func (x *ForgivenRemoval) Reset() {
 	*x = ForgivenRemoval{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2886,7 +3067,7 @@ func (x *ForgivenRemoval) String() string {
 func (*ForgivenRemoval) ProtoMessage() {}
 
 func (x *ForgivenRemoval) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2899,7 +3080,7 @@ func (x *ForgivenRemoval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgivenRemoval.ProtoReflect.Descriptor instead.
 func (*ForgivenRemoval) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{28}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ForgivenRemoval) GetRemovedAt() *timestamppb.Timestamp {
@@ -2925,7 +3106,7 @@ type ForgivenUse struct {
 
 func (x *ForgivenUse) Reset() {
 	*x = ForgivenUse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[29]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2937,7 +3118,7 @@ func (x *ForgivenUse) String() string {
 func (*ForgivenUse) ProtoMessage() {}
 
 func (x *ForgivenUse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[29]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2950,7 +3131,7 @@ func (x *ForgivenUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgivenUse.ProtoReflect.Descriptor instead.
 func (*ForgivenUse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{29}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ForgivenUse) GetTitleId() string {
@@ -2996,7 +3177,7 @@ type MergedDevice struct {
 
 func (x *MergedDevice) Reset() {
 	*x = MergedDevice{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[30]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3008,7 +3189,7 @@ func (x *MergedDevice) String() string {
 func (*MergedDevice) ProtoMessage() {}
 
 func (x *MergedDevice) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[30]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3021,7 +3202,7 @@ func (x *MergedDevice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergedDevice.ProtoReflect.Descriptor instead.
 func (*MergedDevice) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{30}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *MergedDevice) GetOldDeviceId() string {
@@ -3070,7 +3251,7 @@ type GrantExceptionRequest struct {
 
 func (x *GrantExceptionRequest) Reset() {
 	*x = GrantExceptionRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[31]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3082,7 +3263,7 @@ func (x *GrantExceptionRequest) String() string {
 func (*GrantExceptionRequest) ProtoMessage() {}
 
 func (x *GrantExceptionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[31]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3095,7 +3276,7 @@ func (x *GrantExceptionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrantExceptionRequest.ProtoReflect.Descriptor instead.
 func (*GrantExceptionRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{31}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GrantExceptionRequest) GetCustomerId() string {
@@ -3223,7 +3404,7 @@ type GrantExceptionResponse struct {
 
 func (x *GrantExceptionResponse) Reset() {
 	*x = GrantExceptionResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[32]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3235,7 +3416,7 @@ func (x *GrantExceptionResponse) String() string {
 func (*GrantExceptionResponse) ProtoMessage() {}
 
 func (x *GrantExceptionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[32]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3248,7 +3429,7 @@ func (x *GrantExceptionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrantExceptionResponse.ProtoReflect.Descriptor instead.
 func (*GrantExceptionResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{32}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GrantExceptionResponse) GetCustomerId() string {
@@ -3295,7 +3476,7 @@ type WithdrawExceptionRequest struct {
 
 func (x *WithdrawExceptionRequest) Reset() {
 	*x = WithdrawExceptionRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[33]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3307,7 +3488,7 @@ func (x *WithdrawExceptionRequest) String() string {
 func (*WithdrawExceptionRequest) ProtoMessage() {}
 
 func (x *WithdrawExceptionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[33]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3320,7 +3501,7 @@ func (x *WithdrawExceptionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawExceptionRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawExceptionRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{33}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *WithdrawExceptionRequest) GetCustomerId() string {
@@ -3378,7 +3559,7 @@ type WithdrawExceptionResponse struct {
 
 func (x *WithdrawExceptionResponse) Reset() {
 	*x = WithdrawExceptionResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[34]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3390,7 +3571,7 @@ func (x *WithdrawExceptionResponse) String() string {
 func (*WithdrawExceptionResponse) ProtoMessage() {}
 
 func (x *WithdrawExceptionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[34]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3403,7 +3584,7 @@ func (x *WithdrawExceptionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawExceptionResponse.ProtoReflect.Descriptor instead.
 func (*WithdrawExceptionResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{34}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *WithdrawExceptionResponse) GetCustomerId() string {
@@ -3452,7 +3633,7 @@ type ListLicensesRequest struct {
 
 func (x *ListLicensesRequest) Reset() {
 	*x = ListLicensesRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[35]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3464,7 +3645,7 @@ func (x *ListLicensesRequest) String() string {
 func (*ListLicensesRequest) ProtoMessage() {}
 
 func (x *ListLicensesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[35]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3477,7 +3658,7 @@ func (x *ListLicensesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLicensesRequest.ProtoReflect.Descriptor instead.
 func (*ListLicensesRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{35}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListLicensesRequest) GetCustomerId() string {
@@ -3531,7 +3712,7 @@ type ListLicensesResponse struct {
 
 func (x *ListLicensesResponse) Reset() {
 	*x = ListLicensesResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[36]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3543,7 +3724,7 @@ func (x *ListLicensesResponse) String() string {
 func (*ListLicensesResponse) ProtoMessage() {}
 
 func (x *ListLicensesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[36]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3556,7 +3737,7 @@ func (x *ListLicensesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLicensesResponse.ProtoReflect.Descriptor instead.
 func (*ListLicensesResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{36}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListLicensesResponse) GetLicenses() []*License {
@@ -3604,7 +3785,7 @@ type ListDownloadsRequest struct {
 
 func (x *ListDownloadsRequest) Reset() {
 	*x = ListDownloadsRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[37]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3616,7 +3797,7 @@ func (x *ListDownloadsRequest) String() string {
 func (*ListDownloadsRequest) ProtoMessage() {}
 
 func (x *ListDownloadsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[37]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3629,7 +3810,7 @@ func (x *ListDownloadsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDownloadsRequest.ProtoReflect.Descriptor instead.
 func (*ListDownloadsRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{37}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListDownloadsRequest) GetCustomerId() string {
@@ -3688,7 +3869,7 @@ type Download struct {
 
 func (x *Download) Reset() {
 	*x = Download{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[38]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3700,7 +3881,7 @@ func (x *Download) String() string {
 func (*Download) ProtoMessage() {}
 
 func (x *Download) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[38]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3713,7 +3894,7 @@ func (x *Download) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Download.ProtoReflect.Descriptor instead.
 func (*Download) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{38}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Download) GetDeviceId() string {
@@ -3768,7 +3949,7 @@ type ListDownloadsResponse struct {
 
 func (x *ListDownloadsResponse) Reset() {
 	*x = ListDownloadsResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[39]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3780,7 +3961,7 @@ func (x *ListDownloadsResponse) String() string {
 func (*ListDownloadsResponse) ProtoMessage() {}
 
 func (x *ListDownloadsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[39]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3793,7 +3974,7 @@ func (x *ListDownloadsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDownloadsResponse.ProtoReflect.Descriptor instead.
 func (*ListDownloadsResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{39}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListDownloadsResponse) GetCustomerId() string {
@@ -3872,7 +4053,7 @@ type ListDevicesRequest struct {
 
 func (x *ListDevicesRequest) Reset() {
 	*x = ListDevicesRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[40]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3884,7 +4065,7 @@ func (x *ListDevicesRequest) String() string {
 func (*ListDevicesRequest) ProtoMessage() {}
 
 func (x *ListDevicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[40]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3897,7 +4078,7 @@ func (x *ListDevicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDevicesRequest.ProtoReflect.Descriptor instead.
 func (*ListDevicesRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{40}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListDevicesRequest) GetCustomerId() string {
@@ -3943,14 +4124,17 @@ type Device struct {
 	// Active licences of those that the plan allows on one device. In GetCustomer only.
 	Licenses *Quota `protobuf:"bytes,20,opt,name=licenses,proto3" json:"licenses,omitempty"`
 	// The device that this one was merged into; empty if it was not.
-	MergedInto    string `protobuf:"bytes,16,opt,name=merged_into,json=mergedInto,proto3" json:"merged_into,omitempty"`
+	MergedInto string `protobuf:"bytes,16,opt,name=merged_into,json=mergedInto,proto3" json:"merged_into,omitempty"`
+	// As the device's commands gave them last; empty and unspecified if none did.
+	DeviceName    string     `protobuf:"bytes,50,opt,name=device_name,json=deviceName,proto3" json:"device_name,omitempty"`
+	DeviceType    DeviceType `protobuf:"varint,51,opt,name=device_type,json=deviceType,proto3,enum=licensed.v1.DeviceType" json:"device_type,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[41]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3962,7 +4146,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[41]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3975,7 +4159,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{41}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Device) GetDeviceId() string {
@@ -4034,6 +4218,20 @@ func (x *Device) GetMergedInto() string {
 	return ""
 }
 
+func (x *Device) GetDeviceName() string {
+	if x != nil {
+		return x.DeviceName
+	}
+	return ""
+}
+
+func (x *Device) GetDeviceType() DeviceType {
+	if x != nil {
+		return x.DeviceType
+	}
+	return DeviceType_DEVICE_TYPE_UNSPECIFIED
+}
+
 type ListDevicesResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Devices []*Device              `protobuf:"bytes,1,rep,name=devices,proto3" json:"devices,omitempty"`
@@ -4055,7 +4253,7 @@ type ListDevicesResponse struct {
 
 func (x *ListDevicesResponse) Reset() {
 	*x = ListDevicesResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[42]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4067,7 +4265,7 @@ func (x *ListDevicesResponse) String() string {
 func (*ListDevicesResponse) ProtoMessage() {}
 
 func (x *ListDevicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[42]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4080,7 +4278,7 @@ func (x *ListDevicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDevicesResponse.ProtoReflect.Descriptor instead.
 func (*ListDevicesResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{42}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListDevicesResponse) GetDevices() []*Device {
@@ -4153,7 +4351,7 @@ type GetCustomerRequest struct {
 
 func (x *GetCustomerRequest) Reset() {
 	*x = GetCustomerRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[43]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4165,7 +4363,7 @@ func (x *GetCustomerRequest) String() string {
 func (*GetCustomerRequest) ProtoMessage() {}
 
 func (x *GetCustomerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[43]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4178,7 +4376,7 @@ func (x *GetCustomerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCustomerRequest.ProtoReflect.Descriptor instead.
 func (*GetCustomerRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{43}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GetCustomerRequest) GetCustomerId() string {
@@ -4222,7 +4420,7 @@ type CustomerLicense struct {
 
 func (x *CustomerLicense) Reset() {
 	*x = CustomerLicense{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[44]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4234,7 +4432,7 @@ func (x *CustomerLicense) String() string {
 func (*CustomerLicense) ProtoMessage() {}
 
 func (x *CustomerLicense) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[44]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4247,7 +4445,7 @@ func (x *CustomerLicense) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomerLicense.ProtoReflect.Descriptor instead.
 func (*CustomerLicense) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{44}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *CustomerLicense) GetLicense() *License {
@@ -4287,7 +4485,7 @@ type Quota struct {
 
 func (x *Quota) Reset() {
 	*x = Quota{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[45]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4299,7 +4497,7 @@ func (x *Quota) String() string {
 func (*Quota) ProtoMessage() {}
 
 func (x *Quota) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[45]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4312,7 +4510,7 @@ func (x *Quota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quota.ProtoReflect.Descriptor instead.
 func (*Quota) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{45}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Quota) GetLimit() uint32 {
@@ -4360,7 +4558,7 @@ type CustomerTitle struct {
 
 func (x *CustomerTitle) Reset() {
 	*x = CustomerTitle{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[46]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4372,7 +4570,7 @@ func (x *CustomerTitle) String() string {
 func (*CustomerTitle) ProtoMessage() {}
 
 func (x *CustomerTitle) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[46]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4385,7 +4583,7 @@ func (x *CustomerTitle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomerTitle.ProtoReflect.Descriptor instead.
 func (*CustomerTitle) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{46}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *CustomerTitle) GetTitleId() string {
@@ -4435,7 +4633,7 @@ type CustomerStudio struct {
 
 func (x *CustomerStudio) Reset() {
 	*x = CustomerStudio{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[47]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4447,7 +4645,7 @@ func (x *CustomerStudio) String() string {
 func (*CustomerStudio) ProtoMessage() {}
 
 func (x *CustomerStudio) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[47]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4460,7 +4658,7 @@ func (x *CustomerStudio) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomerStudio.ProtoReflect.Descriptor instead.
 func (*CustomerStudio) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{47}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *CustomerStudio) GetStudioId() string {
@@ -4522,7 +4720,7 @@ type GetCustomerResponse struct {
 
 func (x *GetCustomerResponse) Reset() {
 	*x = GetCustomerResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[48]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4534,7 +4732,7 @@ func (x *GetCustomerResponse) String() string {
 func (*GetCustomerResponse) ProtoMessage() {}
 
 func (x *GetCustomerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[48]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4547,7 +4745,7 @@ func (x *GetCustomerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCustomerResponse.ProtoReflect.Descriptor instead.
 func (*GetCustomerResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{48}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *GetCustomerResponse) GetCustomerId() string {
@@ -4698,14 +4896,17 @@ type Refusal struct {
 	Violations []*RuleViolation `protobuf:"bytes,8,rep,name=violations,proto3" json:"violations,omitempty"`
 	// The customer can make the command allowed at once: each violation names what ends it. Unset: at least one of them
 	// ends by time alone or never, so that no release and no removal helps before next_allowed_at.
-	CanBeFreed    bool `protobuf:"varint,9,opt,name=can_be_freed,json=canBeFreed,proto3" json:"can_be_freed,omitempty"`
+	CanBeFreed bool `protobuf:"varint,9,opt,name=can_be_freed,json=canBeFreed,proto3" json:"can_be_freed,omitempty"`
+	// The devices that the refusal names, as far as they have a name or a type, by id. The device of a command that was
+	// refused has those that the command gave.
+	Devices       []*DeviceLabel `protobuf:"bytes,50,rep,name=devices,proto3" json:"devices,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[49]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4717,7 +4918,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[49]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4730,7 +4931,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{49}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Refusal) GetRule() Rule {
@@ -4796,6 +4997,13 @@ func (x *Refusal) GetCanBeFreed() bool {
 	return false
 }
 
+func (x *Refusal) GetDevices() []*DeviceLabel {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
+}
+
 // RuleViolation is one rule that a command violates.
 type RuleViolation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -4831,7 +5039,7 @@ type RuleViolation struct {
 
 func (x *RuleViolation) Reset() {
 	*x = RuleViolation{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[50]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4843,7 +5051,7 @@ func (x *RuleViolation) String() string {
 func (*RuleViolation) ProtoMessage() {}
 
 func (x *RuleViolation) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[50]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4856,7 +5064,7 @@ func (x *RuleViolation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuleViolation.ProtoReflect.Descriptor instead.
 func (*RuleViolation) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{50}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *RuleViolation) GetRule() Rule {
@@ -4962,7 +5170,7 @@ type Remedy struct {
 
 func (x *Remedy) Reset() {
 	*x = Remedy{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[51]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4974,7 +5182,7 @@ func (x *Remedy) String() string {
 func (*Remedy) ProtoMessage() {}
 
 func (x *Remedy) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[51]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4987,7 +5195,7 @@ func (x *Remedy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remedy.ProtoReflect.Descriptor instead.
 func (*Remedy) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{51}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Remedy) GetDeviceId() string {
@@ -5019,7 +5227,7 @@ type SessionRequest struct {
 
 func (x *SessionRequest) Reset() {
 	*x = SessionRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[52]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5031,7 +5239,7 @@ func (x *SessionRequest) String() string {
 func (*SessionRequest) ProtoMessage() {}
 
 func (x *SessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[52]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5044,7 +5252,7 @@ func (x *SessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRequest.ProtoReflect.Descriptor instead.
 func (*SessionRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{52}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *SessionRequest) GetCalls() []*SessionCall {
@@ -5098,7 +5306,7 @@ type SessionCall struct {
 
 func (x *SessionCall) Reset() {
 	*x = SessionCall{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[53]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5110,7 +5318,7 @@ func (x *SessionCall) String() string {
 func (*SessionCall) ProtoMessage() {}
 
 func (x *SessionCall) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[53]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5123,7 +5331,7 @@ func (x *SessionCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionCall.ProtoReflect.Descriptor instead.
 func (*SessionCall) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{53}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *SessionCall) GetId() uint64 {
@@ -5413,7 +5621,7 @@ type SessionResponse struct {
 
 func (x *SessionResponse) Reset() {
 	*x = SessionResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[54]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5425,7 +5633,7 @@ func (x *SessionResponse) String() string {
 func (*SessionResponse) ProtoMessage() {}
 
 func (x *SessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[54]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5438,7 +5646,7 @@ func (x *SessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionResponse.ProtoReflect.Descriptor instead.
 func (*SessionResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{54}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *SessionResponse) GetLimits() *SessionLimits {
@@ -5481,7 +5689,7 @@ type SessionLimits struct {
 
 func (x *SessionLimits) Reset() {
 	*x = SessionLimits{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[55]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5493,7 +5701,7 @@ func (x *SessionLimits) String() string {
 func (*SessionLimits) ProtoMessage() {}
 
 func (x *SessionLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[55]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5506,7 +5714,7 @@ func (x *SessionLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionLimits.ProtoReflect.Descriptor instead.
 func (*SessionLimits) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{55}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *SessionLimits) GetMaxMessageBytes() uint32 {
@@ -5575,7 +5783,7 @@ type SessionOutcome struct {
 
 func (x *SessionOutcome) Reset() {
 	*x = SessionOutcome{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[56]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5587,7 +5795,7 @@ func (x *SessionOutcome) String() string {
 func (*SessionOutcome) ProtoMessage() {}
 
 func (x *SessionOutcome) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[56]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5600,7 +5808,7 @@ func (x *SessionOutcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionOutcome.ProtoReflect.Descriptor instead.
 func (*SessionOutcome) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{56}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *SessionOutcome) GetId() uint64 {
@@ -5881,7 +6089,13 @@ var File_licensed_v1_license_service_proto protoreflect.FileDescriptor
 
 const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\n" +
-	"!licensed/v1/license_service.proto\x12\vlicensed.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x18licensed/v1/access.proto\"\xe2\x02\n" +
+	"!licensed/v1/license_service.proto\x12\vlicensed.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x18licensed/v1/access.proto\"\x85\x01\n" +
+	"\vDeviceLabel\x12\x1b\n" +
+	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x1f\n" +
+	"\vdevice_name\x18\x02 \x01(\tR\n" +
+	"deviceName\x128\n" +
+	"\vdevice_type\x18\x03 \x01(\x0e2\x17.licensed.v1.DeviceTypeR\n" +
+	"deviceType\"\xe2\x02\n" +
 	"\aLicense\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1b\n" +
@@ -5896,7 +6110,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\brenewals\x18\b \x01(\rR\brenewals\x12\"\n" +
 	"\n" +
 	"play_hours\x18\x14 \x01(\rH\x00R\tplayHours\x88\x01\x01B\r\n" +
-	"\v_play_hours\"\xd3\x02\n" +
+	"\v_play_hours\"\xae\x03\n" +
 	"\x15AcquireLicenseRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1b\n" +
@@ -5909,7 +6123,11 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\fnew_download\x18\a \x01(\bR\vnewDownload\x12\x16\n" +
 	"\x06signed\x18\n" +
 	" \x01(\bR\x06signed\x12)\n" +
-	"\x10signed_allowance\x18) \x01(\tR\x0fsignedAllowance\"\xe5\x01\n" +
+	"\x10signed_allowance\x18) \x01(\tR\x0fsignedAllowance\x12\x1f\n" +
+	"\vdevice_name\x182 \x01(\tR\n" +
+	"deviceName\x128\n" +
+	"\vdevice_type\x183 \x01(\x0e2\x17.licensed.v1.DeviceTypeR\n" +
+	"deviceType\"\xe5\x01\n" +
 	"\x16AcquireLicenseResponse\x12.\n" +
 	"\alicense\x18\x01 \x01(\v2\x14.licensed.v1.LicenseR\alicense\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x1c\n" +
@@ -5950,7 +6168,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12)\n" +
 	"\x10signed_allowance\x18\x03 \x01(\tR\x0fsignedAllowance\"6\n" +
 	"\x17ReturnAllowanceResponse\x12\x1b\n" +
-	"\ttitle_ids\x18\x01 \x03(\tR\btitleIds\"\xe7\x02\n" +
+	"\ttitle_ids\x18\x01 \x03(\tR\btitleIds\"\xc2\x03\n" +
 	"\x13RenewLicenseRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1b\n" +
@@ -5964,7 +6182,11 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	" \x01(\bR\x06signed\x12%\n" +
 	"\x0esigned_license\x18\v \x01(\tR\rsignedLicense\x12;\n" +
 	"\vacquired_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"acquiredAt\"\x83\x02\n" +
+	"acquiredAt\x12\x1f\n" +
+	"\vdevice_name\x182 \x01(\tR\n" +
+	"deviceName\x128\n" +
+	"\vdevice_type\x183 \x01(\x0e2\x17.licensed.v1.DeviceTypeR\n" +
+	"deviceType\"\x83\x02\n" +
 	"\x14RenewLicenseResponse\x12.\n" +
 	"\alicense\x18\x01 \x01(\v2\x14.licensed.v1.LicenseR\alicense\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x1c\n" +
@@ -6062,7 +6284,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12)\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x15.licensed.v1.FactKindR\x04kind\x12\x19\n" +
 	"\btitle_id\x18\x03 \x01(\tR\atitleId\x12*\n" +
-	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xcf\x02\n" +
+	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xaa\x03\n" +
 	"\x11SyncDeviceRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1b\n" +
@@ -6073,7 +6295,11 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\x12'\n" +
 	"\x05facts\x18\x06 \x03(\v2\x11.licensed.v1.FactR\x05facts\x123\n" +
 	"\asent_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x06sentAt\x12!\n" +
-	"\fafter_number\x18\b \x01(\x04R\vafterNumber\"\xab\x02\n" +
+	"\fafter_number\x18\b \x01(\x04R\vafterNumber\x12\x1f\n" +
+	"\vdevice_name\x182 \x01(\tR\n" +
+	"deviceName\x128\n" +
+	"\vdevice_type\x183 \x01(\x0e2\x17.licensed.v1.DeviceTypeR\n" +
+	"deviceType\"\xab\x02\n" +
 	"\x12SyncDeviceResponse\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1b\n" +
@@ -6218,7 +6444,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\tpage_size\x18\x02 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\x12>\n" +
-	"\rmax_staleness\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\fmaxStaleness\"\xd8\x02\n" +
+	"\rmax_staleness\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\fmaxStaleness\"\xb3\x03\n" +
 	"\x06Device\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x16\n" +
 	"\x06active\x18\x02 \x01(\bR\x06active\x12'\n" +
@@ -6228,7 +6454,11 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\bselected\x18\x06 \x01(\bR\bselected\x12.\n" +
 	"\blicenses\x18\x14 \x01(\v2\x12.licensed.v1.QuotaR\blicenses\x12\x1f\n" +
 	"\vmerged_into\x18\x10 \x01(\tR\n" +
-	"mergedInto\"\xea\x02\n" +
+	"mergedInto\x12\x1f\n" +
+	"\vdevice_name\x182 \x01(\tR\n" +
+	"deviceName\x128\n" +
+	"\vdevice_type\x183 \x01(\x0e2\x17.licensed.v1.DeviceTypeR\n" +
+	"deviceType\"\xea\x02\n" +
 	"\x13ListDevicesResponse\x12-\n" +
 	"\adevices\x18\x01 \x03(\v2\x13.licensed.v1.DeviceR\adevices\x12!\n" +
 	"\fdevice_limit\x18\x02 \x01(\rR\vdeviceLimit\x12\x17\n" +
@@ -6292,7 +6522,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x05stale\x18\x13 \x01(\v2\x12.licensed.v1.StaleR\x05stale\x126\n" +
 	"\n" +
 	"exceptions\x18\x17 \x03(\v2\x16.licensed.v1.ExceptionR\n" +
-	"exceptions\"\xd6\x02\n" +
+	"exceptions\"\x8a\x03\n" +
 	"\aRefusal\x12%\n" +
 	"\x04rule\x18\x01 \x01(\x0e2\x11.licensed.v1.RuleR\x04rule\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x18\n" +
@@ -6305,7 +6535,8 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"violations\x18\b \x03(\v2\x1a.licensed.v1.RuleViolationR\n" +
 	"violations\x12 \n" +
 	"\fcan_be_freed\x18\t \x01(\bR\n" +
-	"canBeFreed\"\x80\x04\n" +
+	"canBeFreed\x122\n" +
+	"\adevices\x182 \x03(\v2\x18.licensed.v1.DeviceLabelR\adevices\"\x80\x04\n" +
 	"\rRuleViolation\x12%\n" +
 	"\x04rule\x18\x01 \x01(\x0e2\x11.licensed.v1.RuleR\x04rule\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x18\n" +
@@ -6389,7 +6620,17 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x12withdraw_exception\x18\x1a \x01(\v2&.licensed.v1.WithdrawExceptionResponseH\x00R\x11withdrawException\x12K\n" +
 	"\x0elend_allowance\x18. \x01(\v2\".licensed.v1.LendAllowanceResponseH\x00R\rlendAllowance\x12Q\n" +
 	"\x10return_allowance\x18/ \x01(\v2$.licensed.v1.ReturnAllowanceResponseH\x00R\x0freturnAllowanceB\t\n" +
-	"\aoutcome*l\n" +
+	"\aoutcome*\xd3\x01\n" +
+	"\n" +
+	"DeviceType\x12\x1b\n" +
+	"\x17DEVICE_TYPE_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11DEVICE_TYPE_PHONE\x10\x01\x12\x16\n" +
+	"\x12DEVICE_TYPE_TABLET\x10\x02\x12\x18\n" +
+	"\x14DEVICE_TYPE_COMPUTER\x10\x03\x12\x12\n" +
+	"\x0eDEVICE_TYPE_TV\x10\x04\x12\x1b\n" +
+	"\x17DEVICE_TYPE_SET_TOP_BOX\x10\x05\x12\x17\n" +
+	"\x13DEVICE_TYPE_CONSOLE\x10\x06\x12\x15\n" +
+	"\x11DEVICE_TYPE_OTHER\x10\x0f*l\n" +
 	"\bFactKind\x12\x19\n" +
 	"\x15FACT_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14FACT_KIND_DOWNLOADED\x10\x01\x12\x14\n" +
@@ -6495,252 +6736,260 @@ func file_licensed_v1_license_service_proto_rawDescGZIP() []byte {
 	return file_licensed_v1_license_service_proto_rawDescData
 }
 
-var file_licensed_v1_license_service_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_licensed_v1_license_service_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
+var file_licensed_v1_license_service_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_licensed_v1_license_service_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
 var file_licensed_v1_license_service_proto_goTypes = []any{
-	(FactKind)(0),                     // 0: licensed.v1.FactKind
-	(StaleSource)(0),                  // 1: licensed.v1.StaleSource
-	(LimitKind)(0),                    // 2: licensed.v1.LimitKind
-	(LicenseStatus)(0),                // 3: licensed.v1.LicenseStatus
-	(Rule)(0),                         // 4: licensed.v1.Rule
-	(*License)(nil),                   // 5: licensed.v1.License
-	(*AcquireLicenseRequest)(nil),     // 6: licensed.v1.AcquireLicenseRequest
-	(*AcquireLicenseResponse)(nil),    // 7: licensed.v1.AcquireLicenseResponse
-	(*Provisional)(nil),               // 8: licensed.v1.Provisional
-	(*Allowance)(nil),                 // 9: licensed.v1.Allowance
-	(*LendAllowanceRequest)(nil),      // 10: licensed.v1.LendAllowanceRequest
-	(*LendAllowanceResponse)(nil),     // 11: licensed.v1.LendAllowanceResponse
-	(*ReturnAllowanceRequest)(nil),    // 12: licensed.v1.ReturnAllowanceRequest
-	(*ReturnAllowanceResponse)(nil),   // 13: licensed.v1.ReturnAllowanceResponse
-	(*RenewLicenseRequest)(nil),       // 14: licensed.v1.RenewLicenseRequest
-	(*RenewLicenseResponse)(nil),      // 15: licensed.v1.RenewLicenseResponse
-	(*ReleaseLicenseRequest)(nil),     // 16: licensed.v1.ReleaseLicenseRequest
-	(*ReleaseLicenseResponse)(nil),    // 17: licensed.v1.ReleaseLicenseResponse
-	(*RecordPlaybackRequest)(nil),     // 18: licensed.v1.RecordPlaybackRequest
-	(*RecordPlaybackResponse)(nil),    // 19: licensed.v1.RecordPlaybackResponse
-	(*DeactivateDeviceRequest)(nil),   // 20: licensed.v1.DeactivateDeviceRequest
-	(*DeactivateDeviceResponse)(nil),  // 21: licensed.v1.DeactivateDeviceResponse
-	(*Removal)(nil),                   // 22: licensed.v1.Removal
-	(*ChangePlanRequest)(nil),         // 23: licensed.v1.ChangePlanRequest
-	(*ChangePlanResponse)(nil),        // 24: licensed.v1.ChangePlanResponse
-	(*Fact)(nil),                      // 25: licensed.v1.Fact
-	(*SyncDeviceRequest)(nil),         // 26: licensed.v1.SyncDeviceRequest
-	(*SyncDeviceResponse)(nil),        // 27: licensed.v1.SyncDeviceResponse
-	(*SelectDevicesRequest)(nil),      // 28: licensed.v1.SelectDevicesRequest
-	(*SelectDevicesResponse)(nil),     // 29: licensed.v1.SelectDevicesResponse
-	(*Stale)(nil),                     // 30: licensed.v1.Stale
-	(*Exception)(nil),                 // 31: licensed.v1.Exception
-	(*OtherLimit)(nil),                // 32: licensed.v1.OtherLimit
-	(*ForgivenRemoval)(nil),           // 33: licensed.v1.ForgivenRemoval
-	(*ForgivenUse)(nil),               // 34: licensed.v1.ForgivenUse
-	(*MergedDevice)(nil),              // 35: licensed.v1.MergedDevice
-	(*GrantExceptionRequest)(nil),     // 36: licensed.v1.GrantExceptionRequest
-	(*GrantExceptionResponse)(nil),    // 37: licensed.v1.GrantExceptionResponse
-	(*WithdrawExceptionRequest)(nil),  // 38: licensed.v1.WithdrawExceptionRequest
-	(*WithdrawExceptionResponse)(nil), // 39: licensed.v1.WithdrawExceptionResponse
-	(*ListLicensesRequest)(nil),       // 40: licensed.v1.ListLicensesRequest
-	(*ListLicensesResponse)(nil),      // 41: licensed.v1.ListLicensesResponse
-	(*ListDownloadsRequest)(nil),      // 42: licensed.v1.ListDownloadsRequest
-	(*Download)(nil),                  // 43: licensed.v1.Download
-	(*ListDownloadsResponse)(nil),     // 44: licensed.v1.ListDownloadsResponse
-	(*ListDevicesRequest)(nil),        // 45: licensed.v1.ListDevicesRequest
-	(*Device)(nil),                    // 46: licensed.v1.Device
-	(*ListDevicesResponse)(nil),       // 47: licensed.v1.ListDevicesResponse
-	(*GetCustomerRequest)(nil),        // 48: licensed.v1.GetCustomerRequest
-	(*CustomerLicense)(nil),           // 49: licensed.v1.CustomerLicense
-	(*Quota)(nil),                     // 50: licensed.v1.Quota
-	(*CustomerTitle)(nil),             // 51: licensed.v1.CustomerTitle
-	(*CustomerStudio)(nil),            // 52: licensed.v1.CustomerStudio
-	(*GetCustomerResponse)(nil),       // 53: licensed.v1.GetCustomerResponse
-	(*Refusal)(nil),                   // 54: licensed.v1.Refusal
-	(*RuleViolation)(nil),             // 55: licensed.v1.RuleViolation
-	(*Remedy)(nil),                    // 56: licensed.v1.Remedy
-	(*SessionRequest)(nil),            // 57: licensed.v1.SessionRequest
-	(*SessionCall)(nil),               // 58: licensed.v1.SessionCall
-	(*SessionResponse)(nil),           // 59: licensed.v1.SessionResponse
-	(*SessionLimits)(nil),             // 60: licensed.v1.SessionLimits
-	(*SessionOutcome)(nil),            // 61: licensed.v1.SessionOutcome
-	(*timestamppb.Timestamp)(nil),     // 62: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),       // 63: google.protobuf.Duration
-	(*status.Status)(nil),             // 64: google.rpc.Status
+	(DeviceType)(0),                   // 0: licensed.v1.DeviceType
+	(FactKind)(0),                     // 1: licensed.v1.FactKind
+	(StaleSource)(0),                  // 2: licensed.v1.StaleSource
+	(LimitKind)(0),                    // 3: licensed.v1.LimitKind
+	(LicenseStatus)(0),                // 4: licensed.v1.LicenseStatus
+	(Rule)(0),                         // 5: licensed.v1.Rule
+	(*DeviceLabel)(nil),               // 6: licensed.v1.DeviceLabel
+	(*License)(nil),                   // 7: licensed.v1.License
+	(*AcquireLicenseRequest)(nil),     // 8: licensed.v1.AcquireLicenseRequest
+	(*AcquireLicenseResponse)(nil),    // 9: licensed.v1.AcquireLicenseResponse
+	(*Provisional)(nil),               // 10: licensed.v1.Provisional
+	(*Allowance)(nil),                 // 11: licensed.v1.Allowance
+	(*LendAllowanceRequest)(nil),      // 12: licensed.v1.LendAllowanceRequest
+	(*LendAllowanceResponse)(nil),     // 13: licensed.v1.LendAllowanceResponse
+	(*ReturnAllowanceRequest)(nil),    // 14: licensed.v1.ReturnAllowanceRequest
+	(*ReturnAllowanceResponse)(nil),   // 15: licensed.v1.ReturnAllowanceResponse
+	(*RenewLicenseRequest)(nil),       // 16: licensed.v1.RenewLicenseRequest
+	(*RenewLicenseResponse)(nil),      // 17: licensed.v1.RenewLicenseResponse
+	(*ReleaseLicenseRequest)(nil),     // 18: licensed.v1.ReleaseLicenseRequest
+	(*ReleaseLicenseResponse)(nil),    // 19: licensed.v1.ReleaseLicenseResponse
+	(*RecordPlaybackRequest)(nil),     // 20: licensed.v1.RecordPlaybackRequest
+	(*RecordPlaybackResponse)(nil),    // 21: licensed.v1.RecordPlaybackResponse
+	(*DeactivateDeviceRequest)(nil),   // 22: licensed.v1.DeactivateDeviceRequest
+	(*DeactivateDeviceResponse)(nil),  // 23: licensed.v1.DeactivateDeviceResponse
+	(*Removal)(nil),                   // 24: licensed.v1.Removal
+	(*ChangePlanRequest)(nil),         // 25: licensed.v1.ChangePlanRequest
+	(*ChangePlanResponse)(nil),        // 26: licensed.v1.ChangePlanResponse
+	(*Fact)(nil),                      // 27: licensed.v1.Fact
+	(*SyncDeviceRequest)(nil),         // 28: licensed.v1.SyncDeviceRequest
+	(*SyncDeviceResponse)(nil),        // 29: licensed.v1.SyncDeviceResponse
+	(*SelectDevicesRequest)(nil),      // 30: licensed.v1.SelectDevicesRequest
+	(*SelectDevicesResponse)(nil),     // 31: licensed.v1.SelectDevicesResponse
+	(*Stale)(nil),                     // 32: licensed.v1.Stale
+	(*Exception)(nil),                 // 33: licensed.v1.Exception
+	(*OtherLimit)(nil),                // 34: licensed.v1.OtherLimit
+	(*ForgivenRemoval)(nil),           // 35: licensed.v1.ForgivenRemoval
+	(*ForgivenUse)(nil),               // 36: licensed.v1.ForgivenUse
+	(*MergedDevice)(nil),              // 37: licensed.v1.MergedDevice
+	(*GrantExceptionRequest)(nil),     // 38: licensed.v1.GrantExceptionRequest
+	(*GrantExceptionResponse)(nil),    // 39: licensed.v1.GrantExceptionResponse
+	(*WithdrawExceptionRequest)(nil),  // 40: licensed.v1.WithdrawExceptionRequest
+	(*WithdrawExceptionResponse)(nil), // 41: licensed.v1.WithdrawExceptionResponse
+	(*ListLicensesRequest)(nil),       // 42: licensed.v1.ListLicensesRequest
+	(*ListLicensesResponse)(nil),      // 43: licensed.v1.ListLicensesResponse
+	(*ListDownloadsRequest)(nil),      // 44: licensed.v1.ListDownloadsRequest
+	(*Download)(nil),                  // 45: licensed.v1.Download
+	(*ListDownloadsResponse)(nil),     // 46: licensed.v1.ListDownloadsResponse
+	(*ListDevicesRequest)(nil),        // 47: licensed.v1.ListDevicesRequest
+	(*Device)(nil),                    // 48: licensed.v1.Device
+	(*ListDevicesResponse)(nil),       // 49: licensed.v1.ListDevicesResponse
+	(*GetCustomerRequest)(nil),        // 50: licensed.v1.GetCustomerRequest
+	(*CustomerLicense)(nil),           // 51: licensed.v1.CustomerLicense
+	(*Quota)(nil),                     // 52: licensed.v1.Quota
+	(*CustomerTitle)(nil),             // 53: licensed.v1.CustomerTitle
+	(*CustomerStudio)(nil),            // 54: licensed.v1.CustomerStudio
+	(*GetCustomerResponse)(nil),       // 55: licensed.v1.GetCustomerResponse
+	(*Refusal)(nil),                   // 56: licensed.v1.Refusal
+	(*RuleViolation)(nil),             // 57: licensed.v1.RuleViolation
+	(*Remedy)(nil),                    // 58: licensed.v1.Remedy
+	(*SessionRequest)(nil),            // 59: licensed.v1.SessionRequest
+	(*SessionCall)(nil),               // 60: licensed.v1.SessionCall
+	(*SessionResponse)(nil),           // 61: licensed.v1.SessionResponse
+	(*SessionLimits)(nil),             // 62: licensed.v1.SessionLimits
+	(*SessionOutcome)(nil),            // 63: licensed.v1.SessionOutcome
+	(*timestamppb.Timestamp)(nil),     // 64: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 65: google.protobuf.Duration
+	(*status.Status)(nil),             // 66: google.rpc.Status
 }
 var file_licensed_v1_license_service_proto_depIdxs = []int32{
-	62,  // 0: licensed.v1.License.acquired_at:type_name -> google.protobuf.Timestamp
-	62,  // 1: licensed.v1.License.expires_at:type_name -> google.protobuf.Timestamp
-	62,  // 2: licensed.v1.AcquireLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
-	5,   // 3: licensed.v1.AcquireLicenseResponse.license:type_name -> licensed.v1.License
-	8,   // 4: licensed.v1.AcquireLicenseResponse.provisional:type_name -> licensed.v1.Provisional
-	62,  // 5: licensed.v1.Provisional.accepted_at:type_name -> google.protobuf.Timestamp
-	62,  // 6: licensed.v1.Allowance.lent_at:type_name -> google.protobuf.Timestamp
-	62,  // 7: licensed.v1.Allowance.expires_at:type_name -> google.protobuf.Timestamp
-	62,  // 8: licensed.v1.LendAllowanceRequest.issued_at:type_name -> google.protobuf.Timestamp
-	9,   // 9: licensed.v1.LendAllowanceResponse.allowance:type_name -> licensed.v1.Allowance
-	62,  // 10: licensed.v1.RenewLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
-	62,  // 11: licensed.v1.RenewLicenseRequest.acquired_at:type_name -> google.protobuf.Timestamp
-	5,   // 12: licensed.v1.RenewLicenseResponse.license:type_name -> licensed.v1.License
-	8,   // 13: licensed.v1.RenewLicenseResponse.provisional:type_name -> licensed.v1.Provisional
-	62,  // 14: licensed.v1.ReleaseLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
-	62,  // 15: licensed.v1.ReleaseLicenseRequest.acquired_at:type_name -> google.protobuf.Timestamp
-	5,   // 16: licensed.v1.ReleaseLicenseResponse.license:type_name -> licensed.v1.License
-	8,   // 17: licensed.v1.ReleaseLicenseResponse.provisional:type_name -> licensed.v1.Provisional
-	62,  // 18: licensed.v1.RecordPlaybackRequest.issued_at:type_name -> google.protobuf.Timestamp
-	62,  // 19: licensed.v1.RecordPlaybackRequest.played_at:type_name -> google.protobuf.Timestamp
-	62,  // 20: licensed.v1.RecordPlaybackRequest.sent_at:type_name -> google.protobuf.Timestamp
-	5,   // 21: licensed.v1.RecordPlaybackResponse.license:type_name -> licensed.v1.License
-	62,  // 22: licensed.v1.DeactivateDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
-	62,  // 23: licensed.v1.DeactivateDeviceRequest.activated_at:type_name -> google.protobuf.Timestamp
-	22,  // 24: licensed.v1.DeactivateDeviceResponse.removal:type_name -> licensed.v1.Removal
-	62,  // 25: licensed.v1.ChangePlanRequest.issued_at:type_name -> google.protobuf.Timestamp
-	62,  // 26: licensed.v1.ChangePlanRequest.plan_changed_at:type_name -> google.protobuf.Timestamp
-	62,  // 27: licensed.v1.ChangePlanResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
-	0,   // 28: licensed.v1.Fact.kind:type_name -> licensed.v1.FactKind
-	62,  // 29: licensed.v1.Fact.at:type_name -> google.protobuf.Timestamp
-	62,  // 30: licensed.v1.SyncDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
-	25,  // 31: licensed.v1.SyncDeviceRequest.facts:type_name -> licensed.v1.Fact
-	62,  // 32: licensed.v1.SyncDeviceRequest.sent_at:type_name -> google.protobuf.Timestamp
-	8,   // 33: licensed.v1.SyncDeviceResponse.provisional:type_name -> licensed.v1.Provisional
-	62,  // 34: licensed.v1.SelectDevicesRequest.issued_at:type_name -> google.protobuf.Timestamp
-	62,  // 35: licensed.v1.Stale.as_of:type_name -> google.protobuf.Timestamp
-	1,   // 36: licensed.v1.Stale.source:type_name -> licensed.v1.StaleSource
-	62,  // 37: licensed.v1.Exception.granted_at:type_name -> google.protobuf.Timestamp
-	62,  // 38: licensed.v1.Exception.until:type_name -> google.protobuf.Timestamp
-	32,  // 39: licensed.v1.Exception.limit:type_name -> licensed.v1.OtherLimit
-	33,  // 40: licensed.v1.Exception.removal:type_name -> licensed.v1.ForgivenRemoval
-	34,  // 41: licensed.v1.Exception.use:type_name -> licensed.v1.ForgivenUse
-	35,  // 42: licensed.v1.Exception.merge:type_name -> licensed.v1.MergedDevice
-	2,   // 43: licensed.v1.OtherLimit.kind:type_name -> licensed.v1.LimitKind
-	62,  // 44: licensed.v1.ForgivenRemoval.removed_at:type_name -> google.protobuf.Timestamp
-	62,  // 45: licensed.v1.ForgivenUse.used_at:type_name -> google.protobuf.Timestamp
-	62,  // 46: licensed.v1.GrantExceptionRequest.issued_at:type_name -> google.protobuf.Timestamp
-	62,  // 47: licensed.v1.GrantExceptionRequest.until:type_name -> google.protobuf.Timestamp
-	32,  // 48: licensed.v1.GrantExceptionRequest.limit:type_name -> licensed.v1.OtherLimit
-	33,  // 49: licensed.v1.GrantExceptionRequest.removal:type_name -> licensed.v1.ForgivenRemoval
-	34,  // 50: licensed.v1.GrantExceptionRequest.use:type_name -> licensed.v1.ForgivenUse
-	35,  // 51: licensed.v1.GrantExceptionRequest.merge:type_name -> licensed.v1.MergedDevice
-	31,  // 52: licensed.v1.GrantExceptionResponse.exception:type_name -> licensed.v1.Exception
-	62,  // 53: licensed.v1.WithdrawExceptionRequest.issued_at:type_name -> google.protobuf.Timestamp
-	31,  // 54: licensed.v1.WithdrawExceptionResponse.exception:type_name -> licensed.v1.Exception
-	63,  // 55: licensed.v1.ListLicensesRequest.max_staleness:type_name -> google.protobuf.Duration
-	5,   // 56: licensed.v1.ListLicensesResponse.licenses:type_name -> licensed.v1.License
-	30,  // 57: licensed.v1.ListLicensesResponse.stale:type_name -> licensed.v1.Stale
-	62,  // 58: licensed.v1.ListDownloadsRequest.since:type_name -> google.protobuf.Timestamp
-	63,  // 59: licensed.v1.ListDownloadsRequest.max_staleness:type_name -> google.protobuf.Duration
-	62,  // 60: licensed.v1.Download.at:type_name -> google.protobuf.Timestamp
-	43,  // 61: licensed.v1.ListDownloadsResponse.downloads:type_name -> licensed.v1.Download
-	62,  // 62: licensed.v1.ListDownloadsResponse.next_allowed_at:type_name -> google.protobuf.Timestamp
-	30,  // 63: licensed.v1.ListDownloadsResponse.stale:type_name -> licensed.v1.Stale
-	63,  // 64: licensed.v1.ListDevicesRequest.max_staleness:type_name -> google.protobuf.Duration
-	62,  // 65: licensed.v1.Device.last_download_at:type_name -> google.protobuf.Timestamp
-	62,  // 66: licensed.v1.Device.activated_at:type_name -> google.protobuf.Timestamp
-	50,  // 67: licensed.v1.Device.licenses:type_name -> licensed.v1.Quota
-	46,  // 68: licensed.v1.ListDevicesResponse.devices:type_name -> licensed.v1.Device
-	62,  // 69: licensed.v1.ListDevicesResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
-	30,  // 70: licensed.v1.ListDevicesResponse.stale:type_name -> licensed.v1.Stale
-	31,  // 71: licensed.v1.ListDevicesResponse.exceptions:type_name -> licensed.v1.Exception
-	63,  // 72: licensed.v1.GetCustomerRequest.max_staleness:type_name -> google.protobuf.Duration
-	5,   // 73: licensed.v1.CustomerLicense.license:type_name -> licensed.v1.License
-	3,   // 74: licensed.v1.CustomerLicense.status:type_name -> licensed.v1.LicenseStatus
-	62,  // 75: licensed.v1.CustomerLicense.first_played_at:type_name -> google.protobuf.Timestamp
-	62,  // 76: licensed.v1.Quota.next_at:type_name -> google.protobuf.Timestamp
-	50,  // 77: licensed.v1.CustomerTitle.yearly:type_name -> licensed.v1.Quota
-	50,  // 78: licensed.v1.CustomerStudio.licenses:type_name -> licensed.v1.Quota
-	62,  // 79: licensed.v1.GetCustomerResponse.as_of:type_name -> google.protobuf.Timestamp
-	62,  // 80: licensed.v1.GetCustomerResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
-	50,  // 81: licensed.v1.GetCustomerResponse.devices_in_use:type_name -> licensed.v1.Quota
-	50,  // 82: licensed.v1.GetCustomerResponse.deactivations:type_name -> licensed.v1.Quota
-	50,  // 83: licensed.v1.GetCustomerResponse.monthly_downloads:type_name -> licensed.v1.Quota
-	62,  // 84: licensed.v1.GetCustomerResponse.grace_until:type_name -> google.protobuf.Timestamp
-	46,  // 85: licensed.v1.GetCustomerResponse.devices:type_name -> licensed.v1.Device
-	49,  // 86: licensed.v1.GetCustomerResponse.licenses:type_name -> licensed.v1.CustomerLicense
-	51,  // 87: licensed.v1.GetCustomerResponse.titles:type_name -> licensed.v1.CustomerTitle
-	52,  // 88: licensed.v1.GetCustomerResponse.studios:type_name -> licensed.v1.CustomerStudio
-	9,   // 89: licensed.v1.GetCustomerResponse.allowances:type_name -> licensed.v1.Allowance
-	30,  // 90: licensed.v1.GetCustomerResponse.stale:type_name -> licensed.v1.Stale
-	31,  // 91: licensed.v1.GetCustomerResponse.exceptions:type_name -> licensed.v1.Exception
-	4,   // 92: licensed.v1.Refusal.rule:type_name -> licensed.v1.Rule
-	62,  // 93: licensed.v1.Refusal.next_allowed_at:type_name -> google.protobuf.Timestamp
-	55,  // 94: licensed.v1.Refusal.violations:type_name -> licensed.v1.RuleViolation
-	4,   // 95: licensed.v1.RuleViolation.rule:type_name -> licensed.v1.Rule
-	62,  // 96: licensed.v1.RuleViolation.next_allowed_at:type_name -> google.protobuf.Timestamp
-	56,  // 97: licensed.v1.RuleViolation.freed_by:type_name -> licensed.v1.Remedy
-	62,  // 98: licensed.v1.RuleViolation.exception_until:type_name -> google.protobuf.Timestamp
-	58,  // 99: licensed.v1.SessionRequest.calls:type_name -> licensed.v1.SessionCall
-	63,  // 100: licensed.v1.SessionCall.timeout:type_name -> google.protobuf.Duration
-	6,   // 101: licensed.v1.SessionCall.acquire_license:type_name -> licensed.v1.AcquireLicenseRequest
-	14,  // 102: licensed.v1.SessionCall.renew_license:type_name -> licensed.v1.RenewLicenseRequest
-	16,  // 103: licensed.v1.SessionCall.release_license:type_name -> licensed.v1.ReleaseLicenseRequest
-	18,  // 104: licensed.v1.SessionCall.record_playback:type_name -> licensed.v1.RecordPlaybackRequest
-	20,  // 105: licensed.v1.SessionCall.deactivate_device:type_name -> licensed.v1.DeactivateDeviceRequest
-	23,  // 106: licensed.v1.SessionCall.change_plan:type_name -> licensed.v1.ChangePlanRequest
-	40,  // 107: licensed.v1.SessionCall.list_licenses:type_name -> licensed.v1.ListLicensesRequest
-	42,  // 108: licensed.v1.SessionCall.list_downloads:type_name -> licensed.v1.ListDownloadsRequest
-	45,  // 109: licensed.v1.SessionCall.list_devices:type_name -> licensed.v1.ListDevicesRequest
-	26,  // 110: licensed.v1.SessionCall.sync_device:type_name -> licensed.v1.SyncDeviceRequest
-	48,  // 111: licensed.v1.SessionCall.get_customer:type_name -> licensed.v1.GetCustomerRequest
-	28,  // 112: licensed.v1.SessionCall.select_devices:type_name -> licensed.v1.SelectDevicesRequest
-	36,  // 113: licensed.v1.SessionCall.grant_exception:type_name -> licensed.v1.GrantExceptionRequest
-	38,  // 114: licensed.v1.SessionCall.withdraw_exception:type_name -> licensed.v1.WithdrawExceptionRequest
-	10,  // 115: licensed.v1.SessionCall.lend_allowance:type_name -> licensed.v1.LendAllowanceRequest
-	12,  // 116: licensed.v1.SessionCall.return_allowance:type_name -> licensed.v1.ReturnAllowanceRequest
-	60,  // 117: licensed.v1.SessionResponse.limits:type_name -> licensed.v1.SessionLimits
-	61,  // 118: licensed.v1.SessionResponse.outcomes:type_name -> licensed.v1.SessionOutcome
-	63,  // 119: licensed.v1.SessionLimits.max_timeout:type_name -> google.protobuf.Duration
-	64,  // 120: licensed.v1.SessionOutcome.error:type_name -> google.rpc.Status
-	7,   // 121: licensed.v1.SessionOutcome.acquire_license:type_name -> licensed.v1.AcquireLicenseResponse
-	15,  // 122: licensed.v1.SessionOutcome.renew_license:type_name -> licensed.v1.RenewLicenseResponse
-	17,  // 123: licensed.v1.SessionOutcome.release_license:type_name -> licensed.v1.ReleaseLicenseResponse
-	19,  // 124: licensed.v1.SessionOutcome.record_playback:type_name -> licensed.v1.RecordPlaybackResponse
-	21,  // 125: licensed.v1.SessionOutcome.deactivate_device:type_name -> licensed.v1.DeactivateDeviceResponse
-	24,  // 126: licensed.v1.SessionOutcome.change_plan:type_name -> licensed.v1.ChangePlanResponse
-	41,  // 127: licensed.v1.SessionOutcome.list_licenses:type_name -> licensed.v1.ListLicensesResponse
-	44,  // 128: licensed.v1.SessionOutcome.list_downloads:type_name -> licensed.v1.ListDownloadsResponse
-	47,  // 129: licensed.v1.SessionOutcome.list_devices:type_name -> licensed.v1.ListDevicesResponse
-	27,  // 130: licensed.v1.SessionOutcome.sync_device:type_name -> licensed.v1.SyncDeviceResponse
-	53,  // 131: licensed.v1.SessionOutcome.get_customer:type_name -> licensed.v1.GetCustomerResponse
-	29,  // 132: licensed.v1.SessionOutcome.select_devices:type_name -> licensed.v1.SelectDevicesResponse
-	37,  // 133: licensed.v1.SessionOutcome.grant_exception:type_name -> licensed.v1.GrantExceptionResponse
-	39,  // 134: licensed.v1.SessionOutcome.withdraw_exception:type_name -> licensed.v1.WithdrawExceptionResponse
-	11,  // 135: licensed.v1.SessionOutcome.lend_allowance:type_name -> licensed.v1.LendAllowanceResponse
-	13,  // 136: licensed.v1.SessionOutcome.return_allowance:type_name -> licensed.v1.ReturnAllowanceResponse
-	6,   // 137: licensed.v1.LicenseService.AcquireLicense:input_type -> licensed.v1.AcquireLicenseRequest
-	14,  // 138: licensed.v1.LicenseService.RenewLicense:input_type -> licensed.v1.RenewLicenseRequest
-	16,  // 139: licensed.v1.LicenseService.ReleaseLicense:input_type -> licensed.v1.ReleaseLicenseRequest
-	18,  // 140: licensed.v1.LicenseService.RecordPlayback:input_type -> licensed.v1.RecordPlaybackRequest
-	20,  // 141: licensed.v1.LicenseService.DeactivateDevice:input_type -> licensed.v1.DeactivateDeviceRequest
-	23,  // 142: licensed.v1.LicenseService.ChangePlan:input_type -> licensed.v1.ChangePlanRequest
-	26,  // 143: licensed.v1.LicenseService.SyncDevice:input_type -> licensed.v1.SyncDeviceRequest
-	28,  // 144: licensed.v1.LicenseService.SelectDevices:input_type -> licensed.v1.SelectDevicesRequest
-	36,  // 145: licensed.v1.LicenseService.GrantException:input_type -> licensed.v1.GrantExceptionRequest
-	38,  // 146: licensed.v1.LicenseService.WithdrawException:input_type -> licensed.v1.WithdrawExceptionRequest
-	10,  // 147: licensed.v1.LicenseService.LendAllowance:input_type -> licensed.v1.LendAllowanceRequest
-	12,  // 148: licensed.v1.LicenseService.ReturnAllowance:input_type -> licensed.v1.ReturnAllowanceRequest
-	40,  // 149: licensed.v1.LicenseService.ListLicenses:input_type -> licensed.v1.ListLicensesRequest
-	42,  // 150: licensed.v1.LicenseService.ListDownloads:input_type -> licensed.v1.ListDownloadsRequest
-	45,  // 151: licensed.v1.LicenseService.ListDevices:input_type -> licensed.v1.ListDevicesRequest
-	48,  // 152: licensed.v1.LicenseService.GetCustomer:input_type -> licensed.v1.GetCustomerRequest
-	57,  // 153: licensed.v1.LicenseService.Session:input_type -> licensed.v1.SessionRequest
-	7,   // 154: licensed.v1.LicenseService.AcquireLicense:output_type -> licensed.v1.AcquireLicenseResponse
-	15,  // 155: licensed.v1.LicenseService.RenewLicense:output_type -> licensed.v1.RenewLicenseResponse
-	17,  // 156: licensed.v1.LicenseService.ReleaseLicense:output_type -> licensed.v1.ReleaseLicenseResponse
-	19,  // 157: licensed.v1.LicenseService.RecordPlayback:output_type -> licensed.v1.RecordPlaybackResponse
-	21,  // 158: licensed.v1.LicenseService.DeactivateDevice:output_type -> licensed.v1.DeactivateDeviceResponse
-	24,  // 159: licensed.v1.LicenseService.ChangePlan:output_type -> licensed.v1.ChangePlanResponse
-	27,  // 160: licensed.v1.LicenseService.SyncDevice:output_type -> licensed.v1.SyncDeviceResponse
-	29,  // 161: licensed.v1.LicenseService.SelectDevices:output_type -> licensed.v1.SelectDevicesResponse
-	37,  // 162: licensed.v1.LicenseService.GrantException:output_type -> licensed.v1.GrantExceptionResponse
-	39,  // 163: licensed.v1.LicenseService.WithdrawException:output_type -> licensed.v1.WithdrawExceptionResponse
-	11,  // 164: licensed.v1.LicenseService.LendAllowance:output_type -> licensed.v1.LendAllowanceResponse
-	13,  // 165: licensed.v1.LicenseService.ReturnAllowance:output_type -> licensed.v1.ReturnAllowanceResponse
-	41,  // 166: licensed.v1.LicenseService.ListLicenses:output_type -> licensed.v1.ListLicensesResponse
-	44,  // 167: licensed.v1.LicenseService.ListDownloads:output_type -> licensed.v1.ListDownloadsResponse
-	47,  // 168: licensed.v1.LicenseService.ListDevices:output_type -> licensed.v1.ListDevicesResponse
-	53,  // 169: licensed.v1.LicenseService.GetCustomer:output_type -> licensed.v1.GetCustomerResponse
-	59,  // 170: licensed.v1.LicenseService.Session:output_type -> licensed.v1.SessionResponse
-	154, // [154:171] is the sub-list for method output_type
-	137, // [137:154] is the sub-list for method input_type
-	137, // [137:137] is the sub-list for extension type_name
-	137, // [137:137] is the sub-list for extension extendee
-	0,   // [0:137] is the sub-list for field type_name
+	0,   // 0: licensed.v1.DeviceLabel.device_type:type_name -> licensed.v1.DeviceType
+	64,  // 1: licensed.v1.License.acquired_at:type_name -> google.protobuf.Timestamp
+	64,  // 2: licensed.v1.License.expires_at:type_name -> google.protobuf.Timestamp
+	64,  // 3: licensed.v1.AcquireLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
+	0,   // 4: licensed.v1.AcquireLicenseRequest.device_type:type_name -> licensed.v1.DeviceType
+	7,   // 5: licensed.v1.AcquireLicenseResponse.license:type_name -> licensed.v1.License
+	10,  // 6: licensed.v1.AcquireLicenseResponse.provisional:type_name -> licensed.v1.Provisional
+	64,  // 7: licensed.v1.Provisional.accepted_at:type_name -> google.protobuf.Timestamp
+	64,  // 8: licensed.v1.Allowance.lent_at:type_name -> google.protobuf.Timestamp
+	64,  // 9: licensed.v1.Allowance.expires_at:type_name -> google.protobuf.Timestamp
+	64,  // 10: licensed.v1.LendAllowanceRequest.issued_at:type_name -> google.protobuf.Timestamp
+	11,  // 11: licensed.v1.LendAllowanceResponse.allowance:type_name -> licensed.v1.Allowance
+	64,  // 12: licensed.v1.RenewLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
+	64,  // 13: licensed.v1.RenewLicenseRequest.acquired_at:type_name -> google.protobuf.Timestamp
+	0,   // 14: licensed.v1.RenewLicenseRequest.device_type:type_name -> licensed.v1.DeviceType
+	7,   // 15: licensed.v1.RenewLicenseResponse.license:type_name -> licensed.v1.License
+	10,  // 16: licensed.v1.RenewLicenseResponse.provisional:type_name -> licensed.v1.Provisional
+	64,  // 17: licensed.v1.ReleaseLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
+	64,  // 18: licensed.v1.ReleaseLicenseRequest.acquired_at:type_name -> google.protobuf.Timestamp
+	7,   // 19: licensed.v1.ReleaseLicenseResponse.license:type_name -> licensed.v1.License
+	10,  // 20: licensed.v1.ReleaseLicenseResponse.provisional:type_name -> licensed.v1.Provisional
+	64,  // 21: licensed.v1.RecordPlaybackRequest.issued_at:type_name -> google.protobuf.Timestamp
+	64,  // 22: licensed.v1.RecordPlaybackRequest.played_at:type_name -> google.protobuf.Timestamp
+	64,  // 23: licensed.v1.RecordPlaybackRequest.sent_at:type_name -> google.protobuf.Timestamp
+	7,   // 24: licensed.v1.RecordPlaybackResponse.license:type_name -> licensed.v1.License
+	64,  // 25: licensed.v1.DeactivateDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
+	64,  // 26: licensed.v1.DeactivateDeviceRequest.activated_at:type_name -> google.protobuf.Timestamp
+	24,  // 27: licensed.v1.DeactivateDeviceResponse.removal:type_name -> licensed.v1.Removal
+	64,  // 28: licensed.v1.ChangePlanRequest.issued_at:type_name -> google.protobuf.Timestamp
+	64,  // 29: licensed.v1.ChangePlanRequest.plan_changed_at:type_name -> google.protobuf.Timestamp
+	64,  // 30: licensed.v1.ChangePlanResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
+	1,   // 31: licensed.v1.Fact.kind:type_name -> licensed.v1.FactKind
+	64,  // 32: licensed.v1.Fact.at:type_name -> google.protobuf.Timestamp
+	64,  // 33: licensed.v1.SyncDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
+	27,  // 34: licensed.v1.SyncDeviceRequest.facts:type_name -> licensed.v1.Fact
+	64,  // 35: licensed.v1.SyncDeviceRequest.sent_at:type_name -> google.protobuf.Timestamp
+	0,   // 36: licensed.v1.SyncDeviceRequest.device_type:type_name -> licensed.v1.DeviceType
+	10,  // 37: licensed.v1.SyncDeviceResponse.provisional:type_name -> licensed.v1.Provisional
+	64,  // 38: licensed.v1.SelectDevicesRequest.issued_at:type_name -> google.protobuf.Timestamp
+	64,  // 39: licensed.v1.Stale.as_of:type_name -> google.protobuf.Timestamp
+	2,   // 40: licensed.v1.Stale.source:type_name -> licensed.v1.StaleSource
+	64,  // 41: licensed.v1.Exception.granted_at:type_name -> google.protobuf.Timestamp
+	64,  // 42: licensed.v1.Exception.until:type_name -> google.protobuf.Timestamp
+	34,  // 43: licensed.v1.Exception.limit:type_name -> licensed.v1.OtherLimit
+	35,  // 44: licensed.v1.Exception.removal:type_name -> licensed.v1.ForgivenRemoval
+	36,  // 45: licensed.v1.Exception.use:type_name -> licensed.v1.ForgivenUse
+	37,  // 46: licensed.v1.Exception.merge:type_name -> licensed.v1.MergedDevice
+	3,   // 47: licensed.v1.OtherLimit.kind:type_name -> licensed.v1.LimitKind
+	64,  // 48: licensed.v1.ForgivenRemoval.removed_at:type_name -> google.protobuf.Timestamp
+	64,  // 49: licensed.v1.ForgivenUse.used_at:type_name -> google.protobuf.Timestamp
+	64,  // 50: licensed.v1.GrantExceptionRequest.issued_at:type_name -> google.protobuf.Timestamp
+	64,  // 51: licensed.v1.GrantExceptionRequest.until:type_name -> google.protobuf.Timestamp
+	34,  // 52: licensed.v1.GrantExceptionRequest.limit:type_name -> licensed.v1.OtherLimit
+	35,  // 53: licensed.v1.GrantExceptionRequest.removal:type_name -> licensed.v1.ForgivenRemoval
+	36,  // 54: licensed.v1.GrantExceptionRequest.use:type_name -> licensed.v1.ForgivenUse
+	37,  // 55: licensed.v1.GrantExceptionRequest.merge:type_name -> licensed.v1.MergedDevice
+	33,  // 56: licensed.v1.GrantExceptionResponse.exception:type_name -> licensed.v1.Exception
+	64,  // 57: licensed.v1.WithdrawExceptionRequest.issued_at:type_name -> google.protobuf.Timestamp
+	33,  // 58: licensed.v1.WithdrawExceptionResponse.exception:type_name -> licensed.v1.Exception
+	65,  // 59: licensed.v1.ListLicensesRequest.max_staleness:type_name -> google.protobuf.Duration
+	7,   // 60: licensed.v1.ListLicensesResponse.licenses:type_name -> licensed.v1.License
+	32,  // 61: licensed.v1.ListLicensesResponse.stale:type_name -> licensed.v1.Stale
+	64,  // 62: licensed.v1.ListDownloadsRequest.since:type_name -> google.protobuf.Timestamp
+	65,  // 63: licensed.v1.ListDownloadsRequest.max_staleness:type_name -> google.protobuf.Duration
+	64,  // 64: licensed.v1.Download.at:type_name -> google.protobuf.Timestamp
+	45,  // 65: licensed.v1.ListDownloadsResponse.downloads:type_name -> licensed.v1.Download
+	64,  // 66: licensed.v1.ListDownloadsResponse.next_allowed_at:type_name -> google.protobuf.Timestamp
+	32,  // 67: licensed.v1.ListDownloadsResponse.stale:type_name -> licensed.v1.Stale
+	65,  // 68: licensed.v1.ListDevicesRequest.max_staleness:type_name -> google.protobuf.Duration
+	64,  // 69: licensed.v1.Device.last_download_at:type_name -> google.protobuf.Timestamp
+	64,  // 70: licensed.v1.Device.activated_at:type_name -> google.protobuf.Timestamp
+	52,  // 71: licensed.v1.Device.licenses:type_name -> licensed.v1.Quota
+	0,   // 72: licensed.v1.Device.device_type:type_name -> licensed.v1.DeviceType
+	48,  // 73: licensed.v1.ListDevicesResponse.devices:type_name -> licensed.v1.Device
+	64,  // 74: licensed.v1.ListDevicesResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
+	32,  // 75: licensed.v1.ListDevicesResponse.stale:type_name -> licensed.v1.Stale
+	33,  // 76: licensed.v1.ListDevicesResponse.exceptions:type_name -> licensed.v1.Exception
+	65,  // 77: licensed.v1.GetCustomerRequest.max_staleness:type_name -> google.protobuf.Duration
+	7,   // 78: licensed.v1.CustomerLicense.license:type_name -> licensed.v1.License
+	4,   // 79: licensed.v1.CustomerLicense.status:type_name -> licensed.v1.LicenseStatus
+	64,  // 80: licensed.v1.CustomerLicense.first_played_at:type_name -> google.protobuf.Timestamp
+	64,  // 81: licensed.v1.Quota.next_at:type_name -> google.protobuf.Timestamp
+	52,  // 82: licensed.v1.CustomerTitle.yearly:type_name -> licensed.v1.Quota
+	52,  // 83: licensed.v1.CustomerStudio.licenses:type_name -> licensed.v1.Quota
+	64,  // 84: licensed.v1.GetCustomerResponse.as_of:type_name -> google.protobuf.Timestamp
+	64,  // 85: licensed.v1.GetCustomerResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
+	52,  // 86: licensed.v1.GetCustomerResponse.devices_in_use:type_name -> licensed.v1.Quota
+	52,  // 87: licensed.v1.GetCustomerResponse.deactivations:type_name -> licensed.v1.Quota
+	52,  // 88: licensed.v1.GetCustomerResponse.monthly_downloads:type_name -> licensed.v1.Quota
+	64,  // 89: licensed.v1.GetCustomerResponse.grace_until:type_name -> google.protobuf.Timestamp
+	48,  // 90: licensed.v1.GetCustomerResponse.devices:type_name -> licensed.v1.Device
+	51,  // 91: licensed.v1.GetCustomerResponse.licenses:type_name -> licensed.v1.CustomerLicense
+	53,  // 92: licensed.v1.GetCustomerResponse.titles:type_name -> licensed.v1.CustomerTitle
+	54,  // 93: licensed.v1.GetCustomerResponse.studios:type_name -> licensed.v1.CustomerStudio
+	11,  // 94: licensed.v1.GetCustomerResponse.allowances:type_name -> licensed.v1.Allowance
+	32,  // 95: licensed.v1.GetCustomerResponse.stale:type_name -> licensed.v1.Stale
+	33,  // 96: licensed.v1.GetCustomerResponse.exceptions:type_name -> licensed.v1.Exception
+	5,   // 97: licensed.v1.Refusal.rule:type_name -> licensed.v1.Rule
+	64,  // 98: licensed.v1.Refusal.next_allowed_at:type_name -> google.protobuf.Timestamp
+	57,  // 99: licensed.v1.Refusal.violations:type_name -> licensed.v1.RuleViolation
+	6,   // 100: licensed.v1.Refusal.devices:type_name -> licensed.v1.DeviceLabel
+	5,   // 101: licensed.v1.RuleViolation.rule:type_name -> licensed.v1.Rule
+	64,  // 102: licensed.v1.RuleViolation.next_allowed_at:type_name -> google.protobuf.Timestamp
+	58,  // 103: licensed.v1.RuleViolation.freed_by:type_name -> licensed.v1.Remedy
+	64,  // 104: licensed.v1.RuleViolation.exception_until:type_name -> google.protobuf.Timestamp
+	60,  // 105: licensed.v1.SessionRequest.calls:type_name -> licensed.v1.SessionCall
+	65,  // 106: licensed.v1.SessionCall.timeout:type_name -> google.protobuf.Duration
+	8,   // 107: licensed.v1.SessionCall.acquire_license:type_name -> licensed.v1.AcquireLicenseRequest
+	16,  // 108: licensed.v1.SessionCall.renew_license:type_name -> licensed.v1.RenewLicenseRequest
+	18,  // 109: licensed.v1.SessionCall.release_license:type_name -> licensed.v1.ReleaseLicenseRequest
+	20,  // 110: licensed.v1.SessionCall.record_playback:type_name -> licensed.v1.RecordPlaybackRequest
+	22,  // 111: licensed.v1.SessionCall.deactivate_device:type_name -> licensed.v1.DeactivateDeviceRequest
+	25,  // 112: licensed.v1.SessionCall.change_plan:type_name -> licensed.v1.ChangePlanRequest
+	42,  // 113: licensed.v1.SessionCall.list_licenses:type_name -> licensed.v1.ListLicensesRequest
+	44,  // 114: licensed.v1.SessionCall.list_downloads:type_name -> licensed.v1.ListDownloadsRequest
+	47,  // 115: licensed.v1.SessionCall.list_devices:type_name -> licensed.v1.ListDevicesRequest
+	28,  // 116: licensed.v1.SessionCall.sync_device:type_name -> licensed.v1.SyncDeviceRequest
+	50,  // 117: licensed.v1.SessionCall.get_customer:type_name -> licensed.v1.GetCustomerRequest
+	30,  // 118: licensed.v1.SessionCall.select_devices:type_name -> licensed.v1.SelectDevicesRequest
+	38,  // 119: licensed.v1.SessionCall.grant_exception:type_name -> licensed.v1.GrantExceptionRequest
+	40,  // 120: licensed.v1.SessionCall.withdraw_exception:type_name -> licensed.v1.WithdrawExceptionRequest
+	12,  // 121: licensed.v1.SessionCall.lend_allowance:type_name -> licensed.v1.LendAllowanceRequest
+	14,  // 122: licensed.v1.SessionCall.return_allowance:type_name -> licensed.v1.ReturnAllowanceRequest
+	62,  // 123: licensed.v1.SessionResponse.limits:type_name -> licensed.v1.SessionLimits
+	63,  // 124: licensed.v1.SessionResponse.outcomes:type_name -> licensed.v1.SessionOutcome
+	65,  // 125: licensed.v1.SessionLimits.max_timeout:type_name -> google.protobuf.Duration
+	66,  // 126: licensed.v1.SessionOutcome.error:type_name -> google.rpc.Status
+	9,   // 127: licensed.v1.SessionOutcome.acquire_license:type_name -> licensed.v1.AcquireLicenseResponse
+	17,  // 128: licensed.v1.SessionOutcome.renew_license:type_name -> licensed.v1.RenewLicenseResponse
+	19,  // 129: licensed.v1.SessionOutcome.release_license:type_name -> licensed.v1.ReleaseLicenseResponse
+	21,  // 130: licensed.v1.SessionOutcome.record_playback:type_name -> licensed.v1.RecordPlaybackResponse
+	23,  // 131: licensed.v1.SessionOutcome.deactivate_device:type_name -> licensed.v1.DeactivateDeviceResponse
+	26,  // 132: licensed.v1.SessionOutcome.change_plan:type_name -> licensed.v1.ChangePlanResponse
+	43,  // 133: licensed.v1.SessionOutcome.list_licenses:type_name -> licensed.v1.ListLicensesResponse
+	46,  // 134: licensed.v1.SessionOutcome.list_downloads:type_name -> licensed.v1.ListDownloadsResponse
+	49,  // 135: licensed.v1.SessionOutcome.list_devices:type_name -> licensed.v1.ListDevicesResponse
+	29,  // 136: licensed.v1.SessionOutcome.sync_device:type_name -> licensed.v1.SyncDeviceResponse
+	55,  // 137: licensed.v1.SessionOutcome.get_customer:type_name -> licensed.v1.GetCustomerResponse
+	31,  // 138: licensed.v1.SessionOutcome.select_devices:type_name -> licensed.v1.SelectDevicesResponse
+	39,  // 139: licensed.v1.SessionOutcome.grant_exception:type_name -> licensed.v1.GrantExceptionResponse
+	41,  // 140: licensed.v1.SessionOutcome.withdraw_exception:type_name -> licensed.v1.WithdrawExceptionResponse
+	13,  // 141: licensed.v1.SessionOutcome.lend_allowance:type_name -> licensed.v1.LendAllowanceResponse
+	15,  // 142: licensed.v1.SessionOutcome.return_allowance:type_name -> licensed.v1.ReturnAllowanceResponse
+	8,   // 143: licensed.v1.LicenseService.AcquireLicense:input_type -> licensed.v1.AcquireLicenseRequest
+	16,  // 144: licensed.v1.LicenseService.RenewLicense:input_type -> licensed.v1.RenewLicenseRequest
+	18,  // 145: licensed.v1.LicenseService.ReleaseLicense:input_type -> licensed.v1.ReleaseLicenseRequest
+	20,  // 146: licensed.v1.LicenseService.RecordPlayback:input_type -> licensed.v1.RecordPlaybackRequest
+	22,  // 147: licensed.v1.LicenseService.DeactivateDevice:input_type -> licensed.v1.DeactivateDeviceRequest
+	25,  // 148: licensed.v1.LicenseService.ChangePlan:input_type -> licensed.v1.ChangePlanRequest
+	28,  // 149: licensed.v1.LicenseService.SyncDevice:input_type -> licensed.v1.SyncDeviceRequest
+	30,  // 150: licensed.v1.LicenseService.SelectDevices:input_type -> licensed.v1.SelectDevicesRequest
+	38,  // 151: licensed.v1.LicenseService.GrantException:input_type -> licensed.v1.GrantExceptionRequest
+	40,  // 152: licensed.v1.LicenseService.WithdrawException:input_type -> licensed.v1.WithdrawExceptionRequest
+	12,  // 153: licensed.v1.LicenseService.LendAllowance:input_type -> licensed.v1.LendAllowanceRequest
+	14,  // 154: licensed.v1.LicenseService.ReturnAllowance:input_type -> licensed.v1.ReturnAllowanceRequest
+	42,  // 155: licensed.v1.LicenseService.ListLicenses:input_type -> licensed.v1.ListLicensesRequest
+	44,  // 156: licensed.v1.LicenseService.ListDownloads:input_type -> licensed.v1.ListDownloadsRequest
+	47,  // 157: licensed.v1.LicenseService.ListDevices:input_type -> licensed.v1.ListDevicesRequest
+	50,  // 158: licensed.v1.LicenseService.GetCustomer:input_type -> licensed.v1.GetCustomerRequest
+	59,  // 159: licensed.v1.LicenseService.Session:input_type -> licensed.v1.SessionRequest
+	9,   // 160: licensed.v1.LicenseService.AcquireLicense:output_type -> licensed.v1.AcquireLicenseResponse
+	17,  // 161: licensed.v1.LicenseService.RenewLicense:output_type -> licensed.v1.RenewLicenseResponse
+	19,  // 162: licensed.v1.LicenseService.ReleaseLicense:output_type -> licensed.v1.ReleaseLicenseResponse
+	21,  // 163: licensed.v1.LicenseService.RecordPlayback:output_type -> licensed.v1.RecordPlaybackResponse
+	23,  // 164: licensed.v1.LicenseService.DeactivateDevice:output_type -> licensed.v1.DeactivateDeviceResponse
+	26,  // 165: licensed.v1.LicenseService.ChangePlan:output_type -> licensed.v1.ChangePlanResponse
+	29,  // 166: licensed.v1.LicenseService.SyncDevice:output_type -> licensed.v1.SyncDeviceResponse
+	31,  // 167: licensed.v1.LicenseService.SelectDevices:output_type -> licensed.v1.SelectDevicesResponse
+	39,  // 168: licensed.v1.LicenseService.GrantException:output_type -> licensed.v1.GrantExceptionResponse
+	41,  // 169: licensed.v1.LicenseService.WithdrawException:output_type -> licensed.v1.WithdrawExceptionResponse
+	13,  // 170: licensed.v1.LicenseService.LendAllowance:output_type -> licensed.v1.LendAllowanceResponse
+	15,  // 171: licensed.v1.LicenseService.ReturnAllowance:output_type -> licensed.v1.ReturnAllowanceResponse
+	43,  // 172: licensed.v1.LicenseService.ListLicenses:output_type -> licensed.v1.ListLicensesResponse
+	46,  // 173: licensed.v1.LicenseService.ListDownloads:output_type -> licensed.v1.ListDownloadsResponse
+	49,  // 174: licensed.v1.LicenseService.ListDevices:output_type -> licensed.v1.ListDevicesResponse
+	55,  // 175: licensed.v1.LicenseService.GetCustomer:output_type -> licensed.v1.GetCustomerResponse
+	61,  // 176: licensed.v1.LicenseService.Session:output_type -> licensed.v1.SessionResponse
+	160, // [160:177] is the sub-list for method output_type
+	143, // [143:160] is the sub-list for method input_type
+	143, // [143:143] is the sub-list for extension type_name
+	143, // [143:143] is the sub-list for extension extendee
+	0,   // [0:143] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_license_service_proto_init() }
@@ -6749,24 +6998,24 @@ func file_licensed_v1_license_service_proto_init() {
 		return
 	}
 	file_licensed_v1_access_proto_init()
-	file_licensed_v1_license_service_proto_msgTypes[0].OneofWrappers = []any{}
-	file_licensed_v1_license_service_proto_msgTypes[17].OneofWrappers = []any{}
-	file_licensed_v1_license_service_proto_msgTypes[26].OneofWrappers = []any{
+	file_licensed_v1_license_service_proto_msgTypes[1].OneofWrappers = []any{}
+	file_licensed_v1_license_service_proto_msgTypes[18].OneofWrappers = []any{}
+	file_licensed_v1_license_service_proto_msgTypes[27].OneofWrappers = []any{
 		(*Exception_Limit)(nil),
 		(*Exception_Removal)(nil),
 		(*Exception_Use)(nil),
 		(*Exception_Merge)(nil),
 	}
-	file_licensed_v1_license_service_proto_msgTypes[27].OneofWrappers = []any{}
-	file_licensed_v1_license_service_proto_msgTypes[31].OneofWrappers = []any{
+	file_licensed_v1_license_service_proto_msgTypes[28].OneofWrappers = []any{}
+	file_licensed_v1_license_service_proto_msgTypes[32].OneofWrappers = []any{
 		(*GrantExceptionRequest_Limit)(nil),
 		(*GrantExceptionRequest_Removal)(nil),
 		(*GrantExceptionRequest_Use)(nil),
 		(*GrantExceptionRequest_Merge)(nil),
 	}
-	file_licensed_v1_license_service_proto_msgTypes[39].OneofWrappers = []any{}
-	file_licensed_v1_license_service_proto_msgTypes[45].OneofWrappers = []any{}
-	file_licensed_v1_license_service_proto_msgTypes[53].OneofWrappers = []any{
+	file_licensed_v1_license_service_proto_msgTypes[40].OneofWrappers = []any{}
+	file_licensed_v1_license_service_proto_msgTypes[46].OneofWrappers = []any{}
+	file_licensed_v1_license_service_proto_msgTypes[54].OneofWrappers = []any{
 		(*SessionCall_AcquireLicense)(nil),
 		(*SessionCall_RenewLicense)(nil),
 		(*SessionCall_ReleaseLicense)(nil),
@@ -6784,7 +7033,7 @@ func file_licensed_v1_license_service_proto_init() {
 		(*SessionCall_LendAllowance)(nil),
 		(*SessionCall_ReturnAllowance)(nil),
 	}
-	file_licensed_v1_license_service_proto_msgTypes[56].OneofWrappers = []any{
+	file_licensed_v1_license_service_proto_msgTypes[57].OneofWrappers = []any{
 		(*SessionOutcome_Error)(nil),
 		(*SessionOutcome_AcquireLicense)(nil),
 		(*SessionOutcome_RenewLicense)(nil),
@@ -6808,8 +7057,8 @@ func file_licensed_v1_license_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_v1_license_service_proto_rawDesc), len(file_licensed_v1_license_service_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   57,
+			NumEnums:      6,
+			NumMessages:   58,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -317,7 +317,10 @@ type LicenseSnapshot_Device struct {
 	// From version 3: the highest number of its facts.
 	Synced uint64 `protobuf:"varint,8,opt,name=synced,proto3" json:"synced,omitempty"`
 	// From version 3: the device is one of those that stay.
-	Selected      bool `protobuf:"varint,9,opt,name=selected,proto3" json:"selected,omitempty"`
+	Selected bool `protobuf:"varint,9,opt,name=selected,proto3" json:"selected,omitempty"`
+	// From version 4: as in DeviceLabeled.
+	DeviceName    string     `protobuf:"bytes,50,opt,name=device_name,json=deviceName,proto3" json:"device_name,omitempty"`
+	DeviceType    DeviceType `protobuf:"varint,51,opt,name=device_type,json=deviceType,proto3,enum=licensed.v1.DeviceType" json:"device_type,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -413,6 +416,20 @@ func (x *LicenseSnapshot_Device) GetSelected() bool {
 		return x.Selected
 	}
 	return false
+}
+
+func (x *LicenseSnapshot_Device) GetDeviceName() string {
+	if x != nil {
+		return x.DeviceName
+	}
+	return ""
+}
+
+func (x *LicenseSnapshot_Device) GetDeviceType() DeviceType {
+	if x != nil {
+		return x.DeviceType
+	}
+	return DeviceType_DEVICE_TYPE_UNSPECIFIED
 }
 
 // License is the licence of a device for a title.
@@ -609,7 +626,7 @@ var File_licensed_v1_snapshot_proto protoreflect.FileDescriptor
 
 const file_licensed_v1_snapshot_proto_rawDesc = "" +
 	"\n" +
-	"\x1alicensed/v1/snapshot.proto\x12\vlicensed.v1\x1a!licensed/v1/license_service.proto\"\xa3\x10\n" +
+	"\x1alicensed/v1/snapshot.proto\x12\vlicensed.v1\x1a!licensed/v1/license_service.proto\"\xfe\x10\n" +
 	"\x0fLicenseSnapshot\x12\x17\n" +
 	"\aplan_id\x18\x01 \x01(\tR\x06planId\x12\x17\n" +
 	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\x12\x14\n" +
@@ -641,7 +658,7 @@ const file_licensed_v1_snapshot_proto_rawDesc = "" +
 	"gateway_id\x18\x03 \x01(\tR\tgatewayId\x12\x1e\n" +
 	"\vlent_ago_ms\x18\x04 \x01(\x03R\tlentAgoMs\x12$\n" +
 	"\x0euntil_after_ms\x18\x05 \x01(\x03R\funtilAfterMs\x12\x14\n" +
-	"\x05units\x18\x06 \x03(\rR\x05units\x1a\xfd\x02\n" +
+	"\x05units\x18\x06 \x03(\rR\x05units\x1a\xd8\x03\n" +
 	"\x06Device\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x14\n" +
 	"\x05order\x18\x02 \x01(\x04R\x05order\x12 \n" +
@@ -651,7 +668,11 @@ const file_licensed_v1_snapshot_proto_rawDesc = "" +
 	"\x10activated_ago_ms\x18\x06 \x01(\x03H\x01R\x0eactivatedAgoMs\x88\x01\x01\x12+\n" +
 	"\x0fissued_after_ms\x18\a \x01(\x12H\x02R\rissuedAfterMs\x88\x01\x01\x12\x16\n" +
 	"\x06synced\x18\b \x01(\x04R\x06synced\x12\x1a\n" +
-	"\bselected\x18\t \x01(\bR\bselectedB\x14\n" +
+	"\bselected\x18\t \x01(\bR\bselected\x12\x1f\n" +
+	"\vdevice_name\x182 \x01(\tR\n" +
+	"deviceName\x128\n" +
+	"\vdevice_type\x183 \x01(\x0e2\x17.licensed.v1.DeviceTypeR\n" +
+	"deviceTypeB\x14\n" +
 	"\x12_downloaded_ago_msB\x13\n" +
 	"\x11_activated_ago_msB\x12\n" +
 	"\x10_issued_after_ms\x1a\x8f\x05\n" +
@@ -701,17 +722,19 @@ var file_licensed_v1_snapshot_proto_goTypes = []any{
 	(*LicenseSnapshot_Device)(nil),    // 2: licensed.v1.LicenseSnapshot.Device
 	(*LicenseSnapshot_License)(nil),   // 3: licensed.v1.LicenseSnapshot.License
 	(*Exception)(nil),                 // 4: licensed.v1.Exception
+	(DeviceType)(0),                   // 5: licensed.v1.DeviceType
 }
 var file_licensed_v1_snapshot_proto_depIdxs = []int32{
 	2, // 0: licensed.v1.LicenseSnapshot.devices:type_name -> licensed.v1.LicenseSnapshot.Device
 	3, // 1: licensed.v1.LicenseSnapshot.licenses:type_name -> licensed.v1.LicenseSnapshot.License
 	4, // 2: licensed.v1.LicenseSnapshot.exceptions:type_name -> licensed.v1.Exception
 	1, // 3: licensed.v1.LicenseSnapshot.allowances:type_name -> licensed.v1.LicenseSnapshot.Allowance
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	5, // 4: licensed.v1.LicenseSnapshot.Device.device_type:type_name -> licensed.v1.DeviceType
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_snapshot_proto_init() }
