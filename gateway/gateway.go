@@ -17,6 +17,7 @@ import (
 
 	"licensed/actors"
 	"licensed/gateway/auth"
+	"licensed/gateway/devicespage"
 	"licensed/gateway/fallback"
 	"licensed/gateway/wire"
 	"licensed/internal/auditlog"
@@ -104,6 +105,9 @@ type Config struct {
 	Audit interface {
 		Append(r auditlog.Record) error
 	}
+	// DevicesPage lists the origins whose pages may show the customers' devices page in a frame, see package
+	// devicespage; without any there is no such page.
+	DevicesPage []string
 	// Health is what health checks are answered with; the owner of the gateway sets it.
 	Health *Health
 }
@@ -217,6 +221,9 @@ func (g *Gateway) handler(operations bool) http.Handler {
 	g.config.Health.mount(mux)
 	if g.config.SigningKeys != nil {
 		other("GET "+KeySetPath, http.HandlerFunc(g.keySet), g.limits.customers.streams)
+	}
+	if len(g.config.DevicesPage) > 0 {
+		other("GET "+devicespage.Path, devicespage.Handler(g.config.DevicesPage), g.limits.customers.streams)
 	}
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, "licensed: POST JSON to /%s/METHOD, or use gRPC (server reflection is on).\n",

@@ -111,6 +111,12 @@ func (o *options) addressSettings() []settings.Setting {
 				"https://*.example.com; * for all",
 		},
 		{
+			Name: "devices-page", Value: &c.DevicesPage, Unit: "origins", For: operator, Roles: server,
+			Help: "origins of web pages that may show the page /manage-devices/ in a frame, like https://app.example.com; " +
+				"self for the page alone",
+			Unset: "no such page",
+		},
+		{
 			Name: "admin", Value: &c.Admin, Unit: "address", Roles: all, Allowed: settings.AddressOrNone(),
 			Help: "dashboard, metrics, profiles and health checks; empty for none",
 		},

@@ -10,6 +10,7 @@ import (
 
 	"licensed/actors"
 	"licensed/gateway"
+	"licensed/gateway/devicespage"
 	"licensed/gateway/server"
 	"licensed/internal/member"
 	"licensed/internal/storage"
@@ -66,6 +67,9 @@ type Config struct {
 	// PolicyPoll is the interval between looks at the policy file.
 	PolicyPoll time.Duration
 
+	// DevicesPage lists the origins whose pages may show the customers' devices page, see gateway.Config; none by
+	// default.
+	DevicesPage []string
 	// APITLS encrypts the API. With a CA, clients must have a certificate of it, unless AuthFile is set.
 	APITLS tlsfiles.Files
 	// AdminTLS encrypts the admin port. With a CA, clients must have a certificate of it, unless AuthFile is set.
@@ -166,6 +170,11 @@ func (c *Config) Validate() error {
 	for _, origin := range c.Origins {
 		if wrong := gateway.CheckOrigin(origin); err == nil && wrong != nil {
 			err = fmt.Errorf("cors-origins: %w", wrong)
+		}
+	}
+	for _, origin := range c.DevicesPage {
+		if wrong := devicespage.CheckOrigin(origin); err == nil && wrong != nil {
+			err = fmt.Errorf("devices-page: %w", wrong)
 		}
 	}
 	if err == nil {

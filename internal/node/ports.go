@@ -141,7 +141,7 @@ func (n *Node) startAPI(ctx context.Context) error {
 		n.parts.Push("keys of licences", func(context.Context) error { keys.Close(); return nil })
 		c.SigningKeys, c.LicenseIssuer = keys, n.config.LicenseIssuer
 	}
-	c.Authenticator = n.authenticator()
+	c.DevicesPage, c.Authenticator = n.config.DevicesPage, n.authenticator()
 	if n.config.AuditFile != "" {
 		if c.Audit, err = n.openAudit(ctx); err != nil {
 			return err
