@@ -166,7 +166,7 @@ func TestManageDevicesInAFrame(t *testing.T) {
 func TestManageDevicesIgnoresOthers(t *testing.T) {
 	_, token, page := managed(t, devicespage.Self, "https://tv.example")
 	p := open(t, "about:blank", wall)
-	p.allow("favicon.ico")
+	p.allow("404") // no icon
 	p.run(navigate(strings.TrimSuffix(page, devicespage.Path[1:])))
 	p.eval(fmt.Sprintf(`(() => {
 		const frame = document.createElement("iframe");
