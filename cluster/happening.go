@@ -36,12 +36,16 @@ const (
 	// Cause.
 	Unreachable
 	Reachable
+	// Lapsed: the lease ran out, since the store did not renew it. Resumed: it was renewed after Took, and the node has
+	// what it had.
+	Lapsed
+	Resumed
 )
 
 // happenings are the kinds in words, as logs show them, in the order of the constants.
 var happenings = [...]string{
 	"began", "ended", "claimed", "taken over", "released", "lost", "epoch raised", "died", "clock wrong", "clock right",
-	"unreachable", "reachable",
+	"unreachable", "reachable", "lapsed", "resumed",
 }
 
 // String returns the kind in words.

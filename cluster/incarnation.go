@@ -43,6 +43,7 @@ type incarnation struct {
 	machine  *ownership.Participant
 	swaps    []ownership.Op // by shard: the last compare-and-set that was begun
 	hasLease bool
+	lapsed   lease.Instant   // since when the lease is not valid; 0 if it is
 	taken    error           // that another process has the name, nil if none
 	reach    ownership.Reach // as last noted
 }
@@ -104,8 +105,8 @@ func (i *incarnation) Epoch(shard uint32) (uint64, bool) {
 	return epoch, i.Holds(shard, epoch)
 }
 
-// Holds implements actors.Authority. [R9]: it asks the clock, last. The lease has no gaps, so if it is
-// valid then, it was when the epoch was read.
+// Holds implements actors.Authority. [R9]: it asks the clock, last. If the lease is valid then, nobody else has held
+// the shard since the epoch was read, whether the lease ran out meanwhile or not.
 func (i *incarnation) Holds(shard uint32, epoch uint64) bool {
 	return epoch != 0 && i.gates[shard].epoch.Load() == epoch && i.valid()
 }
@@ -379,6 +380,14 @@ func (i *incarnation) tell(now lease.Instant, out *ownership.Outputs) {
 			// It asks the store for a TTL, which the loop must not wait for.
 			i.node.background.Go(func() { i.claimName(own) })
 		}
+	}
+	switch lapsed := i.hasLease && out.Until == 0 && !out.Ended; {
+	case lapsed && i.lapsed == 0:
+		i.lapsed = now
+		i.node.happened(Happening{Kind: Lapsed, Incarnation: i.id})
+	case !lapsed && i.lapsed != 0 && !out.Ended:
+		i.node.happened(Happening{Kind: Resumed, Incarnation: i.id, Took: now.Sub(i.lapsed)})
+		i.lapsed = 0
 	}
 	for _, row := range out.Changed {
 		i.released(now, row)

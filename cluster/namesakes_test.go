@@ -173,11 +173,27 @@ func TestNamesakesThatGiveWay(t *testing.T) {
 	}
 }
 
-// loseLease keeps a node from the store until its incarnation has ended.
+// loseLease keeps a node from the store until its lease has run out and is marked dead, as others do.
 func (n *testNode) loseLease(ns *nodes) {
+	id := n.Incarnation()
 	n.store.SetScript(func(faulty.Call) faulty.Fault { return faulty.Fault{Kind: faulty.LoseRequest} })
 	n.clock.jump(2 * time.Minute)
-	ns.until("the incarnation has ended", func() bool { return n.count(cluster.Ended) == 1 })
+	ns.until("the lease has run out", func() bool { return n.count(cluster.Lapsed) == 1 })
+	ns.mark(id)
+}
+
+// mark marks the lease of an incarnation dead, as another node does that sees no renewal.
+func (ns *nodes) mark(id persistence.Incarnation) {
+	ns.until("the lease is marked dead", func() bool {
+		l, err := ns.store.Lease(ns.t.Context(), id)
+		if err != nil {
+			ns.t.Fatal(err)
+		}
+		dead := l
+		dead.Dead = true
+		applied, _, err := ns.store.CompareAndSetLease(ns.t.Context(), l, dead)
+		return applied && err == nil
+	})
 }
 
 // ended returns why the last incarnation that has ended did.

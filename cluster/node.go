@@ -331,12 +331,22 @@ func (n *Node) enter(ctx context.Context, id string) (*incarnation, *gate, error
 	g := &i.gates[shard]
 	ok, quiet := g.enter()
 	if ok {
-		return i, g, nil
+		return n.admit(i, g)
 	}
 	if quiet {
 		i.quiet(g)
 	}
 	return n.await(ctx, shard)
+}
+
+// admit lets a request that passed the gate through, if the lease is valid: otherwise it would end an aggregate that
+// stays in memory until the lease is renewed.
+func (n *Node) admit(i *incarnation, g *gate) (*incarnation, *gate, error) {
+	if i.valid() {
+		return i, g, nil
+	}
+	i.leave(g)
+	return nil, nil, &NotOwnerError{Row: n.Row(g.shard)}
 }
 
 // await waits for a gate to open.
@@ -360,7 +370,7 @@ func (n *Node) await(ctx context.Context, shard uint32) (*incarnation, *gate, er
 		case kind == ownership.GateOpen:
 			ok, quiet := g.enter()
 			if ok {
-				return i, g, nil
+				return n.admit(i, g)
 			}
 			if quiet {
 				i.quiet(g)
@@ -465,9 +475,9 @@ func (n *Node) Incarnation() persistence.Incarnation {
 	return persistence.Incarnation{}
 }
 
-// Drain hands over all shards and ends the lease. It returns when that is done; if ctx ends first it goes
-// on in the background. Requests are then answered with the rows of the owners of the shards. Undrain or close the
-// node after it. Errors: ErrLapsed if the lease ended meanwhile, or there is none, and that of ctx.
+// Drain hands over all shards and ends the lease. It returns when that is done; if ctx ends first, or the lease runs
+// out, it goes on in the background. Requests are then answered with the rows of the owners of the shards. Undrain or
+// close the node after it. Errors: ErrLapsed if the lease is not valid, and that of ctx.
 func (n *Node) Drain(ctx context.Context) error {
 	n.mu.Lock()
 	if n.drain == nil {
@@ -478,28 +488,33 @@ func (n *Node) Drain(ctx context.Context) error {
 	// The incarnation may have ended: rest completes the drain then, or run has the next
 	// incarnation retire.
 	n.current.Load().post(input{Input: ownership.Input{Kind: ownership.InputDrain}})
-	select {
-	case <-d.done:
-		switch {
-		case errors.Is(d.err, lease.ErrEnded):
-			return fmt.Errorf("drain: %w: %w", ErrLapsed, d.err)
-		case d.err != nil:
-			return fmt.Errorf("drain: %w", d.err)
+	again := time.NewTicker(longestPause)
+	defer again.Stop()
+	for {
+		select {
+		case <-d.done:
+			switch {
+			case errors.Is(d.err, lease.ErrEnded):
+				return fmt.Errorf("drain: %w: %w", ErrLapsed, d.err)
+			case d.err != nil:
+				return fmt.Errorf("drain: %w", d.err)
+			}
+			return nil
+		case <-n.ended:
+			return nil // Closed meanwhile: nothing is held.
+		case <-again.C:
+			if !n.current.Load().valid() {
+				return fmt.Errorf("drain: %w", ErrLapsed)
+			}
+		case <-ctx.Done():
+			return fmt.Errorf("drain: %w", ctx.Err())
 		}
-		return nil
-	case <-n.ended:
-		return nil // Closed meanwhile: nothing is held.
-	case <-ctx.Done():
-		if !n.current.Load().valid() {
-			return fmt.Errorf("drain: %w: %w", ErrLapsed, ctx.Err())
-		}
-		return fmt.Errorf("drain: %w", ctx.Err())
 	}
 }
 
-// ErrLapsed says that a drain has nothing to hand over: the node holds nothing without a lease, and others take its
-// shards as those of a crashed one.
-var ErrLapsed = errors.New("the lease has ended")
+// ErrLapsed says that a node that drains has no valid lease, so it serves nobody and can give nothing away. If it stops
+// then, others take its shards as those of a crashed one.
+var ErrLapsed = errors.New("the lease has run out")
 
 // Undrain has a node that was drained begin a new incarnation, which takes shards again. A drain that is not complete
 // is completed first: its incarnation has begun to retire. Undrain returns when the new incarnation may begin.
@@ -582,6 +597,11 @@ func (n *Node) happened(h Happening) {
 		n.log.Warn("node became unreachable", "error", h.Cause)
 	case Reachable:
 		n.log.Info("node became reachable")
+	case Lapsed:
+		n.log.Warn("lease not renewed in time: requests are refused until the store answers", "incarnation", h.Incarnation)
+	case Resumed:
+		n.log.Info("lease renewed: customers in memory are served again", "incarnation", h.Incarnation,
+			"after", h.Took.String())
 	case ClockWrong, ClockRight:
 		n.log.Warn("wall clock compared with peers", "state", h.Kind.String(), "ahead", h.Took.String())
 	default:

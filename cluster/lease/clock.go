@@ -78,6 +78,10 @@ func (t Timing) retryAfter() time.Duration { return t.TTL / 50 }
 // pollEvery is the time between looks at another's lease that shows no sign of life.
 func (t Timing) pollEvery() time.Duration { return t.TTL / 8 }
 
+// unheard is the time without an answer of the store after which a challenger's patience begins anew. It is longer than
+// the pause after one look that failed, and shorter than an interruption in which a lease runs out.
+func (t Timing) unheard() time.Duration { return 3 * t.TTL / 4 }
+
 // lookEvery is the time between looks when a sign of life is expected. Its last part is how much later
 // than it was given it is seen, which every failover takes longer.
 func (t Timing) lookEvery() time.Duration { return t.TTL / 32 }

@@ -8,12 +8,13 @@ import (
 	"licensed/persistence"
 )
 
-// Holder keeps the lease of one incarnation valid, without a gap from its first moment to its end. A
-// lease that ran out does not come back: the process continues as a new incarnation.
+// Holder keeps the lease of one incarnation valid. A lease that ran out is valid again after a renewal: the
+// compare-and-set shows that nobody marked the incarnation dead, so nobody took what it has ([R1]). It ends when it is
+// marked dead.
 type Holder struct {
 	timing Timing
 	row    persistence.Lease // as last known; zero before it is known to exist
-	valid  bool              // until is set
+	valid  bool              // until is set, and was not reached yet
 	until  Instant           // end of validity
 	flight flight
 	due    Instant // of the next operation while none is in progress
@@ -35,7 +36,8 @@ func NewHolder(t Timing, i persistence.Incarnation, node, address string) *Holde
 	return &Holder{timing: t, row: persistence.Lease{Incarnation: i, Node: node, Address: address}}
 }
 
-// Until returns the instant before which the lease is valid, and false if it never was or has ended.
+// Until returns the instant before which the lease is valid, and false if it is not: it never was, ran out, or has
+// ended.
 func (h *Holder) Until() (Instant, bool) { return h.until, h.valid && h.cause == nil }
 
 // Ended returns why the incarnation has ended, or nil.
@@ -57,9 +59,7 @@ func (h *Holder) Step(in Input) Outputs {
 	if in.Kind != InputTick {
 		h.flight = flightNone
 	}
-	if h.cause == nil && h.valid && in.Now >= h.until {
-		h.end(fmt.Errorf("%w: not renewed for %v", ErrEnded, h.timing.validity()))
-	}
+	h.valid = h.valid && in.Now < h.until
 	if h.cause != nil {
 		return Outputs{Wake: Never}
 	}
@@ -166,6 +166,9 @@ func (h *Holder) shown(in Input) {
 		h.moved(began, in.Now)
 	case row.Counter == h.row.Counter:
 		h.due = in.Now // none has done it, yet; each still may
+		if planted.Bug(planted.ResumeByRead) {
+			h.until, h.valid = in.Now.Add(h.timing.validity()), true
+		}
 	default:
 		h.end(fmt.Errorf("%w: counter is %d where %d was written", ErrEnded, row.Counter, h.row.Counter))
 	}
@@ -179,7 +182,7 @@ func (h *Holder) moved(began, now Instant) {
 		h.due = now
 	}
 	h.until = began.Add(h.timing.validity())
-	h.valid = now < h.until // false at most for the first: see Step
+	h.valid = now < h.until // false if it took that long
 }
 
 func (h *Holder) end(cause error) { h.cause = cause }

@@ -154,11 +154,6 @@ func TestEnds(t *testing.T) {
 			h.Step(lease.Input{Now: 350})
 			h.Step(lease.Input{Kind: lease.InputSwapped, Now: 360})
 		},
-		"ran out": func(h *lease.Holder) { h.Step(lease.Input{Now: 100 + validity}) },
-		"renewal's reply came too late": func(h *lease.Holder) {
-			h.Step(lease.Input{Now: 350})
-			h.Step(lease.Input{Kind: lease.InputSwapped, Now: 100 + validity, Applied: true, Row: row(2)})
-		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := holding(t)
@@ -170,6 +165,63 @@ func TestEnds(t *testing.T) {
 				t.Fatalf("an ended holder wants %+v", out)
 			}
 		})
+	}
+}
+
+// TestResumes: a lease that ran out is valid again from before the renewal was sent that turns out to be applied, and
+// only then.
+func TestResumes(t *testing.T) {
+	const late = 100 + validity + 5000
+	dead := row(1)
+	dead.Dead = true
+	for name, c := range map[string]struct {
+		answer lease.Input
+		from   lease.Instant // of the validity; 0: it is not valid
+		ended  bool
+	}{
+		"applied":     {answer: lease.Input{Kind: lease.InputSwapped, Applied: true, Row: row(2)}, from: late},
+		"lost":        {answer: lease.Input{Kind: lease.InputSwapped, Err: errLost}},
+		"rejected":    {answer: lease.Input{Kind: lease.InputSwapped, Err: persistence.ErrRejected}},
+		"marked dead": {answer: lease.Input{Kind: lease.InputSwapped, Row: dead}, ended: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := holding(t)
+			h.Step(lease.Input{Now: 350})
+			h.Step(lease.Input{Kind: lease.InputSwapped, Now: 400, Err: persistence.ErrRejected})
+			if out := h.Step(lease.Input{Now: late}); out.Swap == nil {
+				t.Fatalf("no renewal: %+v", out)
+			}
+			if _, ok := h.Until(); ok || h.Ended() != nil {
+				t.Fatalf("valid: %t, ended: %v", ok, h.Ended())
+			}
+			c.answer.Now = late + 10
+			h.Step(c.answer)
+			until, ok := h.Until()
+			if ok != (c.from != 0) || ok && until != c.from+validity || (h.Ended() != nil) != c.ended {
+				t.Fatalf("valid: %t until %d, ended: %v", ok, until, h.Ended())
+			}
+		})
+	}
+}
+
+// TestResumesByRead: a read that shows the counter as it was makes no lease valid; one that shows that an attempt was
+// applied does, from the first that may have been.
+func TestResumesByRead(t *testing.T) {
+	h := holding(t)
+	h.Step(lease.Input{Now: 350})
+	h.Step(lease.Input{Kind: lease.InputSwapped, Now: 400, Err: errLost})
+	h.Step(lease.Input{Kind: lease.InputRead, Now: 3000, Row: row(1)})
+	if _, ok := h.Until(); ok {
+		t.Fatal("valid by a read")
+	}
+	h.Step(lease.Input{Kind: lease.InputSwapped, Now: 3100, Err: errLost})
+	out := h.Step(lease.Input{Kind: lease.InputRead, Now: 3200, Row: row(2)})
+	if _, ok := h.Until(); ok || out.Swap == nil || out.Swap.Old != row(2) {
+		t.Fatalf("valid: %t, %+v", ok, out)
+	}
+	h.Step(lease.Input{Kind: lease.InputSwapped, Now: 3300, Applied: true, Row: row(3)})
+	if until, ok := h.Until(); !ok || until != 3200+validity {
+		t.Fatalf("valid: %t until %d", ok, until)
 	}
 }
 

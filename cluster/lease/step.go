@@ -50,7 +50,7 @@ type Outputs struct {
 // Swap is a compare-and-set; an Old that is zero means that there must be no row.
 type Swap struct{ Old, Next persistence.Lease }
 
-// ErrEnded says that an incarnation has ended: it was marked dead, or its lease ran out.
+// ErrEnded says that an incarnation has ended: it was marked dead, or its row is not what it wrote.
 var ErrEnded = errors.New("lease has ended")
 
 // ErrRetired says that an incarnation marked itself dead, having been asked to.

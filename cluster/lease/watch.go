@@ -13,8 +13,11 @@ type Watch struct {
 	timing Timing
 	seen   bool
 	row    persistence.Lease // as last seen; zero if there was no row
-	since  Instant           // arrival of the reply that first showed row, or first showed that there was none
-	over   bool              // its process says itself that it ended: no need to wait
+	// since is the arrival of the reply that first showed row, or first showed that there was none; later if the store
+	// did not answer for a while.
+	since  Instant
+	heard  Instant // arrival of the last reply of the store
+	over   bool    // its process says itself that it ended: no need to wait
 	dead   bool
 	flight flight
 	look   bool // a linearizable read is needed before marking
@@ -56,7 +59,8 @@ func (w *Watch) Step(in Input) Outputs {
 	if w.dead || w.flight != flightNone {
 		return out
 	}
-	if w.expired(in.Now) && !w.look && (!w.absent() || planted.Bug(planted.MarkStranger)) {
+	marks := !w.look && w.recent(in.Now) && (!w.absent() || planted.Bug(planted.MarkStranger))
+	if marks && w.expired(in.Now) {
 		w.flight, out.Swap = flightSwap, w.mark()
 		return out
 	}
@@ -66,7 +70,7 @@ func (w *Watch) Step(in Input) Outputs {
 		return out
 	}
 	out.Wake = w.due
-	if w.seen && !w.look && !w.absent() {
+	if w.seen && marks {
 		out.Wake = min(out.Wake, w.since.Add(w.timing.patience()))
 	}
 	return out
@@ -79,6 +83,12 @@ func (w *Watch) expired(now Instant) bool {
 		patience = w.timing.TTL / 2
 	}
 	return w.seen && (w.over || now.Sub(w.since) >= patience)
+}
+
+// recent reports whether the store answered lately. If it did not, the holder could perhaps not renew its lease either,
+// and a node that only its store left alone keeps what it has: patience begins anew when the store answers.
+func (w *Watch) recent(now Instant) bool {
+	return w.over || now.Sub(w.heard) <= w.timing.unheard() || planted.Bug(planted.MarkAfterOutage)
 }
 
 // absent reports whether there was no row when it was last seen.
@@ -140,6 +150,10 @@ func (w *Watch) peeked(in Input) {
 // reply that was long in progress, tell nothing.
 func (w *Watch) shown(in Input) {
 	w.look = false
+	if !w.recent(in.Now) {
+		w.since = in.Now
+	}
+	w.heard = in.Now
 	switch {
 	case in.Row.Dead:
 		w.dead = true

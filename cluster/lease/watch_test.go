@@ -83,7 +83,7 @@ func TestSignOfLifeStartsAnew(t *testing.T) {
 
 func TestMarkLosesToARenewal(t *testing.T) {
 	w := watching(t)
-	if out := w.Step(lease.Input{Now: 100 + patience}); out.Swap == nil {
+	if out := look(w, 100, 100+patience, row(7)); out.Swap == nil {
 		t.Fatalf("at the end of patience: %+v", out)
 	}
 	w.Step(lease.Input{Kind: lease.InputSwapped, Now: 1200, Row: row(8)})
@@ -101,7 +101,7 @@ func TestLostMark(t *testing.T) {
 	}{"applied": {dead, true}, "not applied": {row(7), false}} {
 		t.Run(name, func(t *testing.T) {
 			w := watching(t)
-			w.Step(lease.Input{Now: 100 + patience})
+			look(w, 100, 100+patience, row(7))
 			out := w.Step(lease.Input{Kind: lease.InputSwapped, Now: 1200, Err: errLost})
 			if !out.Read || w.Dead() {
 				t.Fatalf("after a lost reply: %+v, dead: %t", out, w.Dead())
@@ -119,6 +119,40 @@ func TestFormerSelfNeedsNoWait(t *testing.T) {
 	w.Step(lease.Input{Now: 50})
 	if out := w.Step(lease.Input{Kind: lease.InputPeeked, Now: 60, Row: row(7)}); out.Swap == nil {
 		t.Fatalf("after the first look: %+v", out)
+	}
+}
+
+// TestOutageEndsNoLease: where the store did not answer for a while, patience begins anew with its next answer. Before
+// that nothing is marked.
+func TestOutageEndsNoLease(t *testing.T) {
+	w := watching(t)
+	look(w, 100, 300, row(7))
+	look(w, 300, 600, row(8))
+	now := lease.Instant(600)
+	for out := w.Step(lease.Input{Now: now}); now < 20_000; {
+		switch {
+		case out.Swap != nil:
+			t.Fatalf("marked at %d, while the store did not answer", now)
+		case out.Read:
+			now += 300
+			out = w.Step(lease.Input{Kind: lease.InputRead, Now: now, Err: persistence.ErrUnavailable})
+		case out.Peek:
+			now += 300
+			out = w.Step(lease.Input{Kind: lease.InputPeeked, Now: now, Err: persistence.ErrUnavailable})
+		default:
+			now = max(now+1, out.Wake)
+			out = w.Step(lease.Input{Now: now})
+		}
+	}
+	// One look is answered, if with the former counter.
+	if out := w.Step(lease.Input{Kind: lease.InputRead, Now: now, Row: row(8)}); out.Swap != nil {
+		t.Fatalf("marked as soon as the store answers: %+v", out)
+	}
+	if out := look(w, now, now+patience-1, row(8)); out.Swap != nil {
+		t.Fatalf("marked too early: %+v", out)
+	}
+	if out := look(w, now+patience-1, now+patience, row(8)); out.Swap == nil {
+		t.Fatalf("at the end of patience: %+v", out)
 	}
 }
 
@@ -177,10 +211,10 @@ func TestOwnerWithoutRow(t *testing.T) {
 			if out := look(w, 100, 100+patience-1, persistence.Lease{}); out.Swap != nil || w.Dead() {
 				t.Fatalf("too early: %+v, dead: %t", out, w.Dead())
 			}
-			if w.Step(lease.Input{Now: 100 + 2*patience}); w.Dead() {
+			if w.Step(lease.Input{Now: 200 + patience}); w.Dead() {
 				t.Fatal("dead without a read that says so")
 			}
-			if out := w.Step(lease.Input{Kind: lease.InputRead, Now: 100 + 2*patience}); out.Swap != nil || !w.Dead() {
+			if out := w.Step(lease.Input{Kind: lease.InputRead, Now: 200 + patience}); out.Swap != nil || !w.Dead() {
 				t.Fatalf("at the end of patience: %+v, dead: %t", out, w.Dead())
 			}
 		})
@@ -206,7 +240,7 @@ func TestRowAppears(t *testing.T) {
 // TestRowDeleted: a row that was deleted by hand is not created again as a dead one.
 func TestRowDeleted(t *testing.T) {
 	w := watching(t)
-	if out := w.Step(lease.Input{Now: 100 + patience}); out.Swap == nil {
+	if out := look(w, 100, 100+patience, row(7)); out.Swap == nil {
 		t.Fatalf("at the end of patience: %+v", out)
 	}
 	out := w.Step(lease.Input{Kind: lease.InputSwapped, Now: 1200})

@@ -45,6 +45,7 @@ type node struct {
 	stopped     bool          // crashed or paused
 	busy        bool          // requests never end
 	wakeAt      lease.Instant // when a tick is planned
+	valid       bool          // the lease, at the last step
 	ended       error
 	reach       ownership.Reach
 	ops         map[ownership.OpKind]int
@@ -136,6 +137,7 @@ func (n *node) step(in ownership.Input) {
 			}
 		}
 	}
+	n.valid = out.Until > n.h.now
 	n.changed = append(n.changed, out.Changed...)
 	n.raised = append(n.raised, out.Raised...)
 	n.reach = out.Reach

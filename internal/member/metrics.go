@@ -21,6 +21,7 @@ type Metrics struct {
 	members      prometheus.Gauge
 	shards       prometheus.Gauge
 	incarnations prometheus.Counter
+	lapses       prometheus.Counter
 	happenings   *prometheus.CounterVec
 	moves        *prometheus.HistogramVec
 	routed       *prometheus.CounterVec
@@ -46,7 +47,11 @@ func NewMetrics(r prometheus.Registerer, node *optional.Value[cluster.Node], hol
 		}),
 		incarnations: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "licensed_cluster_incarnations_total",
-			Help: "Incarnations of this node that began: more than one means that it lost its lease.",
+			Help: "Incarnations of this node that began: more than one means that others marked it dead.",
+		}),
+		lapses: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "licensed_cluster_lease_lapses_total",
+			Help: "Times that this node's lease ran out, since the store did not renew it.",
 		}),
 		happenings: counters("licensed_cluster_shard_changes_total",
 			"Changes of shard ownership, by kind: claimed, taken_over, released, lost, epoch_raised.", "change"),
@@ -79,7 +84,7 @@ func NewMetrics(r prometheus.Registerer, node *optional.Value[cluster.Node], hol
 			return 0
 		})
 	}
-	r.MustRegister(m.members, m.shards, m.incarnations, m.happenings, m.moves, m.routed, m.attempts, m.waited,
+	r.MustRegister(m.members, m.shards, m.incarnations, m.lapses, m.happenings, m.moves, m.routed, m.attempts, m.waited,
 		m.connections, m.rejected, m.denied)
 	for _, reason := range denials {
 		m.denied.WithLabelValues(reason)
@@ -125,8 +130,11 @@ func (m *Metrics) SetShards(n uint32) { m.shards.Set(float64(n)) }
 
 // Happened counts what happened to the node of this process.
 func (m *Metrics) Happened(h *cluster.Happening) {
-	if h.Kind == cluster.Began {
+	switch h.Kind {
+	case cluster.Began:
 		m.incarnations.Inc()
+	case cluster.Lapsed:
+		m.lapses.Inc()
 	}
 	change := changes[h.Kind]
 	// The other kinds are no changes of a shard.

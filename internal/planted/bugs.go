@@ -43,12 +43,14 @@ const (
 	LeaseToTheEnd
 	ResendRenewal
 	CountFromRetry
+	ResumeByRead
 	TakeFromTheLiving
 	BelieveGossip
 	MarkStranger
 	MarkWithoutPatience
 	MarkWithoutAllowance
 	PatienceFromBefore
+	MarkAfterOutage
 	UnknownDeathIsMade
 	MarkWhateverCounter
 	HoldBeforeClaim
@@ -184,6 +186,9 @@ var Bugs = [count]Info{
 		Name:  "count a lease from the retry of its renewal",
 		Check: "cluster/lease.TestNeverDeadWhileValid",
 	},
+	ResumeByRead: {
+		Rule: "[R1]", Name: "take a lease that ran out for valid by a read", Check: byProtocolSeeds,
+	},
 	TakeFromTheLiving: {
 		Rule: "[R2]", Name: "take a shard without marking its owner dead", Check: byProtocolSeeds,
 	},
@@ -197,6 +202,11 @@ var Bugs = [count]Info{
 	MarkWithoutAllowance: {Rule: "[R2]", Name: "mark dead without the allowance", Check: byProtocolSeeds},
 	PatienceFromBefore: {
 		Rule: "[R2]", Name: "count patience from before a sign of life", Check: byProtocolSeeds,
+	},
+	MarkAfterOutage: {
+		Rule:  "[R2]",
+		Name:  "mark dead as soon as the store answers again",
+		Check: "cluster/lease.TestOutageEndsNoLease",
 	},
 	UnknownDeathIsMade:  {Rule: "[R2]", Name: "take a mark of unknown outcome for made", Check: byProtocolSeeds},
 	MarkWhateverCounter: {Rule: "[R2]", Name: "mark dead whatever the counter has become", Check: byProtocolSeeds},

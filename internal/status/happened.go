@@ -66,6 +66,12 @@ func (m *Members) Happened(h *cluster.Happening) {
 		what.Text = fmt.Sprintf("%s hands its shards over: %v", m.name, h.Cause)
 	case cluster.Reachable:
 		what.Kind, what.Text = licensedv1.HappeningKind_HAPPENING_KIND_RECOVERED, m.name+" is reachable again"
+	case cluster.Lapsed:
+		what.Kind = licensedv1.HappeningKind_HAPPENING_KIND_SUSPECTED
+		what.Text = fmt.Sprintf("the store did not renew the lease of %s: it serves nobody", m.name)
+	case cluster.Resumed:
+		what.Kind = licensedv1.HappeningKind_HAPPENING_KIND_RECOVERED
+		what.Text = fmt.Sprintf("the lease of %s is renewed after %v", m.name, h.Took.Round(time.Millisecond))
 	case cluster.ClockRight:
 		what.Kind = licensedv1.HappeningKind_HAPPENING_KIND_RECOVERED
 		what.Text = "the clock of " + m.name + " is right again"

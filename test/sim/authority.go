@@ -16,6 +16,8 @@ type authority interface {
 	guess(shard int) *node
 	epoch(n *node, shard int) (uint64, bool)
 	holds(n *node, shard int, epoch uint64) bool
+	// turnsAway reports whether the node refuses all requests, since its lease ran out.
+	turnsAway(n *node) bool
 	// say has a request answered, now, later, or never if the process is gone by then.
 	say(h *host, r *actors.Request, reply func())
 	// held asks for an archiver whether the node holds the shard, as for a reply.

@@ -48,6 +48,8 @@ func (o *oracle) stale(*host, uint64) {}
 
 func (o *oracle) check() {}
 
+func (o *oracle) turnsAway(*node) bool { return false }
+
 // holds is what a node believes: [R1] makes it true only while no other can be granted the shard.
 func (o *oracle) holds(n *node, shard int, epoch uint64) bool {
 	g := &o.shards[shard]
@@ -180,6 +182,11 @@ func (n *node) later(d micros, what string, f func()) {
 
 // request hands a request to the aggregate's machine.
 func (n *node) request(id string, r *actors.Request, reply func(*actors.Request)) {
+	if n.w.authority.turnsAway(n) {
+		r.Err = actors.ErrNotOwner
+		reply(r)
+		return
+	}
 	h := n.hosted[id]
 	if h == nil || h.ended {
 		shard := n.w.shardOf(id)

@@ -68,6 +68,7 @@ type agent struct {
 
 	wakeAt   lease.Instant // when a tick is planned
 	until    lease.Instant
+	had      bool // a lease
 	epochs   []uint64
 	gates    []ownership.GateKind
 	unsaid   []int // answers by shard that wait to be confirmed
@@ -128,7 +129,7 @@ func (a *agent) begin() {
 	if err != nil {
 		panic(err)
 	}
-	a.machine, a.ended, a.until, a.wakeAt = m, false, 0, lease.Never
+	a.machine, a.ended, a.until, a.had, a.wakeAt = m, false, 0, false, lease.Never
 	a.epochs = make([]uint64, w.params.Shards)
 	a.gates = make([]ownership.GateKind, w.params.Shards)
 	a.unsaid = make([]int, w.params.Shards)
@@ -161,9 +162,22 @@ func (a *agent) step(in ownership.Input) {
 	if out.Until != a.until && w.chance(w.params.PauseRenewed) {
 		a.n.pause() // the worst moment: what was renewed must last no longer than it may
 	}
+	resumed := a.had && a.until == 0 && out.Until != 0
 	a.until, a.reach = out.Until, out.Reach
+	a.had = a.had || a.until != 0
 	for _, g := range out.Gates {
 		a.setGate(g)
+	}
+	if resumed {
+		w.counts.Resumed++
+		for shard := range a.epochs {
+			a.checkAlone(shard)
+		}
+		for _, h := range a.n.hosts() {
+			if !h.ended {
+				w.counts.Kept++
+			}
+		}
 	}
 	for _, row := range out.Changed {
 		a.tell(row)
@@ -209,17 +223,29 @@ func (a *agent) setGate(g ownership.Gate) {
 	case ownership.GateOpen:
 		a.epochs[shard] = g.Epoch
 		w.trace("node %d holds shard %d at epoch %d", a.n.id, shard, g.Epoch)
-		for _, o := range a.p.agents {
-			if o != a && o != nil && o.n.up && o.epochs[shard] != 0 && o.clock() < o.until && !w.params.ConfirmReads {
-				w.fail("node %d holds shard %d at epoch %d, and node %d at %d",
-					a.n.id, shard, g.Epoch, o.n.id, o.epochs[shard])
-			}
-		}
+		a.checkAlone(shard)
 	case ownership.GateClosing:
 		a.epochs[shard] = g.Epoch
 		a.later(0, "quiet?", func() { a.awaitQuiet(shard, g.Epoch) })
 	default:
 		a.later(w.between(0, 2*millisecond), "drop actors", func() { a.drop(shard) })
+	}
+}
+
+// valid reports whether the agent has a lease, by its own clock.
+func (a *agent) valid() bool { return a.n.up && a.clock() < a.until }
+
+// checkAlone fails the run if two nodes hold a shard under valid leases.
+func (a *agent) checkAlone(shard int) {
+	w := a.p.w
+	if w.params.ConfirmReads || a.epochs[shard] == 0 || !a.valid() {
+		return
+	}
+	for _, o := range a.p.agents {
+		if o != a && o != nil && o.epochs[shard] != 0 && o.valid() {
+			w.fail("node %d holds shard %d at epoch %d, and node %d at %d",
+				a.n.id, shard, a.epochs[shard], o.n.id, o.epochs[shard])
+		}
 	}
 }
 
@@ -362,6 +388,11 @@ func (p *protocol) holds(n *node, shard int, epoch uint64) bool {
 	a := p.agents[n.id]
 	// Where reads confirm, the clock is not asked at all.
 	return epoch != 0 && a.epochs[shard] == epoch && (p.w.params.ConfirmReads || a.clock() < a.until)
+}
+
+func (p *protocol) turnsAway(n *node) bool {
+	a := p.agents[n.id]
+	return !p.w.params.ConfirmReads && a.had && !a.valid()
 }
 
 func (p *protocol) stale(h *host, epoch uint64) {

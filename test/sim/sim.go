@@ -70,7 +70,8 @@ type Counts struct {
 	Bare, Freed                            int // roots without snapshots, and commands that were executed below one
 	Forgotten                              int // aggregates of which somebody was told so
 	Heads                                  int // of aggregates that were not in memory
-	Lapsed, Releases, Drained              int
+	Kept                                   int // aggregates that were in memory when a lease was renewed that had run out
+	Lapsed, Resumed, Releases, Drained     int // leases that were marked dead, and that ran out and were renewed
 	WrongClocks, Withdrawn                 int
 	Stale, Confirms, Forged                int
 	Peeked                                 int    // earlier rows of leases, by plain reads
@@ -110,6 +111,8 @@ func (c *Counts) add(o Counts) {
 	c.Stretches += o.Stretches
 	c.Snapshots += o.Snapshots
 	c.Lapsed += o.Lapsed
+	c.Resumed += o.Resumed
+	c.Kept += o.Kept
 	c.Releases += o.Releases
 	c.Drained += o.Drained
 	c.WrongClocks += o.WrongClocks
