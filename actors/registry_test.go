@@ -58,3 +58,30 @@ func TestSweepEnds(t *testing.T) {
 		}
 	}
 }
+
+// TestIdleness: time in which the process may speak for nobody does not count, for those who were used before it.
+func TestIdleness(t *testing.T) {
+	i := idleness{after: 100}
+	for _, step := range []struct {
+		now       time.Duration
+		suspended bool
+		sweeps    bool
+		before    time.Duration
+	}{
+		{10, false, true, -90},
+		{120, false, true, 20},
+		{130, true, false, 0},
+		{200, true, false, 0},
+		{210, false, true, 30},  // who was used at 29 was idle for 101 until 130
+		{299, false, true, 119}, // who was used at 119 was idle for 11 until 120, and for 89 since 210
+		{301, false, true, 201}, // who was used at 200 or before has left
+		{310, true, false, 0},
+		{320, false, true, 211},
+	} {
+		sweeps := i.look(step.now, step.suspended)
+		if sweeps != step.sweeps || sweeps && i.before(step.now) != step.before {
+			t.Errorf("at %d: sweeps: %t, before %d; want %t, %d",
+				step.now, sweeps, i.before(step.now), step.sweeps, step.before)
+		}
+	}
+}

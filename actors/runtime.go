@@ -354,6 +354,7 @@ func (r *Runtime) sweep() {
 	defer r.sweeper.Done()
 	t := time.NewTicker(r.env.Config.SweepEvery)
 	defer t.Stop()
+	idle := idleness{after: r.env.Config.IdleAfter}
 	for {
 		select {
 		case <-r.context.Done():
@@ -361,10 +362,37 @@ func (r *Runtime) sweep() {
 		case <-t.C:
 			c := &r.env.Config
 			now := r.elapsed()
-			r.registry.sweepIdle(now-c.CompactAfter, now-c.IdleAfter)
+			if idle.look(now, r.authority.Suspended()) {
+				r.registry.sweepIdle(now-c.CompactAfter, idle.before(now))
+			}
 			if c.MaxResidentBytes > 0 {
 				r.registry.sweepBytes(c.MaxResidentBytes)
 			}
 		}
 	}
 }
+
+// idleness says who was idle for too long. Time in which the process may speak for nobody does not count: when the store
+// is back after an outage, those who were active before are the ones that are needed.
+type idleness struct {
+	after time.Duration
+	last  time.Duration // look
+	// until is the end of the last time that does not count, and lost the sum of those that matter still.
+	until, lost time.Duration
+}
+
+// look notes whether the process is suspended at this moment, and reports whether it is not.
+func (i *idleness) look(now time.Duration, suspended bool) bool {
+	switch {
+	case suspended:
+		i.until, i.lost = now, i.lost+now-i.last
+	case now-i.after >= i.until: // Whoever was used before it has been looked at since.
+		i.lost = 0
+	}
+	i.last = now
+	return !suspended
+}
+
+// before returns the time such that those who were used last before it have been idle for too long. Nobody was used
+// while the process was suspended.
+func (i *idleness) before(now time.Duration) time.Duration { return now - i.after - i.lost }

@@ -27,6 +27,7 @@ type held struct {
 	incarnation persistence.Incarnation
 	epoch       atomic.Uint64 // 0: nothing is held
 	stale       atomic.Uint64
+	suspended   atomic.Bool
 }
 
 // badShard is the shard of all aggregates whose ids begin with "bad". Others have lower ones.
@@ -49,6 +50,8 @@ func (h *held) Incarnation() persistence.Incarnation { return h.incarnation }
 func (h *held) Shard(id string) uint32               { return shardOf(id) }
 func (h *held) Epoch(uint32) (uint64, bool)          { e := h.epoch.Load(); return e, e != 0 }
 func (h *held) Holds(_ uint32, epoch uint64) bool    { return h.epoch.Load() == epoch }
+func (h *held) Suspended() bool                      { return h.suspended.Load() }
+
 func (h *held) StaleEpoch(_ uint32, _ string, e uint64) {
 	h.stale.Store(e)
 }
@@ -304,6 +307,31 @@ func TestPassivationUnderLoad(t *testing.T) {
 		t.Error("nothing was passivated")
 	}
 	t.Logf("%d passivations", s.passed.Load())
+}
+
+// TestSuspendedEvictsNobodyIdle: while the process may speak for nobody, only the bound of memory has aggregates leave.
+func TestSuspendedEvictsNobodyIdle(t *testing.T) {
+	s := start(t, memory.New(), func(o *actors.Options) {
+		o.Config.MaxResidentBytes = 20_000
+		o.Config.SweepEvery = time.Millisecond
+		o.Config.CompactAfter, o.Config.IdleAfter = time.Microsecond, time.Microsecond
+		o.Authority.(*held).suspended.Store(true)
+	})
+	for i := range 200 {
+		if _, err := s.Execute(t.Context(), fmt.Sprint("a", i), add("c", 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for s.Stats().ResidentBytes > 20_000 {
+		time.Sleep(time.Millisecond)
+	}
+	if s.Stats().Resident == 0 {
+		t.Error("idle aggregates were evicted")
+	}
+	s.authority.suspended.Store(false)
+	for s.Stats().Resident > 0 {
+		time.Sleep(time.Millisecond)
+	}
 }
 
 func TestMemoryBound(t *testing.T) {

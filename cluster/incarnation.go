@@ -111,6 +111,9 @@ func (i *incarnation) Holds(shard uint32, epoch uint64) bool {
 	return epoch != 0 && i.gates[shard].epoch.Load() == epoch && i.valid()
 }
 
+// Suspended implements actors.Authority.
+func (i *incarnation) Suspended() bool { return !i.valid() }
+
 // valid reports whether the lease is valid at this moment, by the clock of leases. It may
 // be called from any goroutine.
 func (i *incarnation) valid() bool {

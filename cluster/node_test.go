@@ -502,6 +502,7 @@ func (ownerBefore) Incarnation() persistence.Incarnation { return persistence.In
 func (o ownerBefore) Epoch(uint32) (uint64, bool)        { return o.epoch, true }
 func (o ownerBefore) Holds(_ uint32, epoch uint64) bool  { return epoch == o.epoch }
 func (ownerBefore) StaleEpoch(uint32, string, uint64)    {}
+func (ownerBefore) Suspended() bool                      { return false }
 
 // TestLeaseCountsFromTheSending [R1]: a renewal whose reply comes late gives no more than the time from
 // before it was sent.

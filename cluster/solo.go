@@ -155,6 +155,9 @@ func (s *Solo) Holds(shard uint32, epoch uint64) bool {
 // Lose gives up all shards for good: the store failed.
 func (s *Solo) Lose() { s.lost.Store(true) }
 
+// Suspended implements actors.Authority.
+func (s *Solo) Suspended() bool { return false }
+
 // StaleEpoch implements actors.Authority. With the store to itself, a root of a higher epoch means
 // that the ownership rows are older than the history, as after restoring a backup in part: the shard
 // goes above that epoch.

@@ -104,7 +104,10 @@ var cases = map[string]struct{ fires, quiet string }{
 		licensed_cluster_draining{instance="drained"} 1x60`,
 	},
 	"LicensedLeasesLost": {
-		`licensed_cluster_incarnations_total 0+1x60`, `licensed_cluster_incarnations_total 1x30 2x30`,
+		`licensed_cluster_incarnations_total 1x60
+		licensed_cluster_lease_lapses_total 0+1x60`,
+		`licensed_cluster_incarnations_total 1x30 2x30
+		licensed_cluster_lease_lapses_total 0x40 1x20`,
 	},
 	"LicensedEpochRaised": {
 		`licensed_cluster_shard_changes_total{change="epoch_raised"} 0x50 1x10`,
