@@ -372,8 +372,8 @@ func (r *Runtime) sweep() {
 	}
 }
 
-// idleness says who was idle for too long. Time in which the process may speak for nobody does not count: when the store
-// is back after an outage, those who were active before are the ones that are needed.
+// idleness says who was idle for too long. Time in which the process may speak for nobody does not count: when the
+// store is back after an outage, those who were active before are the ones that are needed.
 type idleness struct {
 	after time.Duration
 	last  time.Duration // look

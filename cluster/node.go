@@ -598,7 +598,8 @@ func (n *Node) happened(h Happening) {
 	case Reachable:
 		n.log.Info("node became reachable")
 	case Lapsed:
-		n.log.Warn("lease not renewed in time: requests are refused until the store answers", "incarnation", h.Incarnation)
+		n.log.Warn("lease not renewed in time: requests are refused until the store answers",
+			"incarnation", h.Incarnation)
 	case Resumed:
 		n.log.Info("lease renewed: customers in memory are served again", "incarnation", h.Incarnation,
 			"after", h.Took.String())

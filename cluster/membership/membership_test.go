@@ -651,7 +651,8 @@ func FuzzMember(f *testing.F) {
 	f.Fuzz(func(t *testing.T, name string, meta, payload []byte, rtt int64) {
 		n := &memberlist.Node{
 			Name: name, Addr: net.IPv4(192, 0, 2, 1), Port: 7946, Meta: meta,
-			PMin: protocolVersion, PMax: protocolVersion, PCur: protocolVersion, DMin: delegateVersion, DMax: delegateVersion, DCur: delegateVersion,
+			PMin: protocolVersion, PMax: protocolVersion, PCur: protocolVersion,
+			DMin: delegateVersion, DMax: delegateVersion, DCur: delegateVersion,
 		}
 		d := delegate{m.run()}
 		if name == own {

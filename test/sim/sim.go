@@ -71,7 +71,8 @@ type Counts struct {
 	Forgotten                              int // aggregates of which somebody was told so
 	Heads                                  int // of aggregates that were not in memory
 	Kept                                   int // aggregates that were in memory when a lease was renewed that had run out
-	Lapsed, Resumed, Releases, Drained     int // leases that were marked dead, and that ran out and were renewed
+	Lapsed, Resumed                        int // leases that were marked dead; that ran out and were renewed
+	Releases, Drained                      int
 	WrongClocks, Withdrawn                 int
 	Stale, Confirms, Forged                int
 	Peeked                                 int    // earlier rows of leases, by plain reads
