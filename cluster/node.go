@@ -476,7 +476,7 @@ func (n *Node) Incarnation() persistence.Incarnation {
 }
 
 // Drain hands over all shards and ends the lease. It returns when that is done; if ctx ends first, or the lease runs
-// out, it goes on in the background. Requests are then answered with the rows of the owners of the shards. Undrain or
+// out, it continues in the background. Requests are then answered with the rows of the owners of the shards. Undrain or
 // close the node after it. Errors: ErrLapsed if the lease is not valid, and that of ctx.
 func (n *Node) Drain(ctx context.Context) error {
 	n.mu.Lock()

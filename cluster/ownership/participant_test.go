@@ -194,7 +194,7 @@ func TestPausedNodeFindsItselfOver(t *testing.T) {
 	}
 }
 
-// TestStoreOutage has all leases run out. Who finds the store again has what it had, and nobody is marked dead, whoever
+// TestStoreOutage has all leases run out. Who finds the store again has what it had, and nobody is marked dead, whichever
 // finds it first.
 func TestStoreOutage(t *testing.T) {
 	h := newHarness(t)
