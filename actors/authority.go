@@ -15,7 +15,7 @@ type Authority interface {
 	// Holds says whether the shard is held under that epoch at this very moment, by the clock itself
 	// and not by a flag that a timer keeps ([R9]).
 	Holds(shard uint32, epoch uint64) bool
-	// Suspended reports whether this process may speak for no aggregate at this moment, and perhaps will again: its
+	// Suspended reports whether this process owns no aggregate at this moment, and perhaps will again: its
 	// lease ran out and was not renewed yet. Requests do not get here meanwhile, and nobody is evicted for idleness.
 	Suspended() bool
 	// StaleEpoch reports that a root of an epoch above the held one was read, or of the same one by another

@@ -59,7 +59,7 @@ func TestSweepEnds(t *testing.T) {
 	}
 }
 
-// TestIdleness: time in which the process may speak for nobody does not count, for those who were used before it.
+// TestIdleness: time in which the process owns nothing does not count, for aggregates that were used before it.
 func TestIdleness(t *testing.T) {
 	i := idleness{after: 100}
 	for _, step := range []struct {

@@ -372,8 +372,8 @@ func (r *Runtime) sweep() {
 	}
 }
 
-// idleness says who was idle for too long. Time in which the process may speak for nobody does not count: when the
-// store is back after an outage, those who were active before are the ones that are needed.
+// idleness says which aggregates were idle for too long. Time in which the process owns none does not count: when the
+// store is back after an outage, the ones that were active before are needed.
 type idleness struct {
 	after time.Duration
 	last  time.Duration // look
@@ -386,13 +386,13 @@ func (i *idleness) look(now time.Duration, suspended bool) bool {
 	switch {
 	case suspended:
 		i.until, i.lost = now, i.lost+now-i.last
-	case now-i.after >= i.until: // Whoever was used before it has been looked at since.
+	case now-i.after >= i.until: // What was used before it has been looked at since.
 		i.lost = 0
 	}
 	i.last = now
 	return !suspended
 }
 
-// before returns the time such that those who were used last before it have been idle for too long. Nobody was used
+// before returns the time such that aggregates that were used last before it have been idle for too long. None was used
 // while the process was suspended.
 func (i *idleness) before(now time.Duration) time.Duration { return now - i.after - i.lost }

@@ -309,7 +309,7 @@ func TestPassivationUnderLoad(t *testing.T) {
 	t.Logf("%d passivations", s.passed.Load())
 }
 
-// TestSuspendedEvictsNobodyIdle: while the process may speak for nobody, only the bound of memory has aggregates leave.
+// TestSuspendedEvictsNobodyIdle: while the process is suspended, only the bound of memory has aggregates leave.
 func TestSuspendedEvictsNobodyIdle(t *testing.T) {
 	s := start(t, memory.New(), func(o *actors.Options) {
 		o.Config.MaxResidentBytes = 20_000
