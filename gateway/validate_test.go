@@ -48,6 +48,18 @@ func TestInvalidFieldsAreNamed(t *testing.T) {
 		"next line (C1)": {func(r *licensedv1.AcquireLicenseRequest) {
 			r.TitleId = "a\u0085b"
 		}, []string{"title_id"}},
+		"a misleading name": {func(r *licensedv1.AcquireLicenseRequest) {
+			r.DeviceName = "a\u202eb"
+		}, []string{"device_name"}},
+		"long name": {func(r *licensedv1.AcquireLicenseRequest) {
+			r.DeviceName = strings.Repeat("é", 65)
+		}, []string{"device_name"}},
+		"longest name, with space around it": {func(r *licensedv1.AcquireLicenseRequest) {
+			r.DeviceName = " " + strings.Repeat("é", 64) + "\t"
+		}, nil},
+		"another release's type": {func(r *licensedv1.AcquireLicenseRequest) {
+			r.DeviceType = 99
+		}, []string{"device_type"}},
 		"unicode": {func(r *licensedv1.AcquireLicenseRequest) { r.CustomerId = "Zoë 日本" }, nil},
 		"impossible time": {func(r *licensedv1.AcquireLicenseRequest) {
 			r.IssuedAt = &timestamppb.Timestamp{Nanos: -1}
