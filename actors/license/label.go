@@ -124,7 +124,9 @@ func (s *State) labeled(id string, order uint64, v *licensedv1.DeviceLabeled) {
 }
 
 // labels returns the labels of the devices that a refusal names.
-func (d *decider) labels(e *licensedv1.CommandRefused, broken []*licensedv1.BrokenRule) (all []*licensedv1.DeviceLabel) {
+func (d *decider) labels(
+	e *licensedv1.CommandRefused, broken []*licensedv1.BrokenRule,
+) (all []*licensedv1.DeviceLabel) {
 	seen := []string{e.GetDeviceId()}
 	for _, b := range broken {
 		for _, id := range b.GetFreedBy() {

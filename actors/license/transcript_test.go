@@ -169,7 +169,8 @@ func (r *trial) command(d *datadriven.TestData) string {
 		case "name":
 			c.DeviceName = arg.Vals[0]
 		case "type":
-			c.DeviceType = licensedv1.DeviceType(licensedv1.DeviceType_value["DEVICE_TYPE_"+strings.ToUpper(arg.Vals[0])])
+			name := "DEVICE_TYPE_" + strings.ToUpper(arg.Vals[0])
+			c.DeviceType = licensedv1.DeviceType(licensedv1.DeviceType_value[name])
 		}
 	}
 	if d.HasArg("validate-only") {

@@ -38,7 +38,8 @@ func (p *program) devicesCommand() *cobra.Command {
 		p.printStale(res.Stale)
 		t := p.newTable("DEVICE", "NAME", "TYPE", "STATE", ">ACTIVE LICENCES", "LAST DOWNLOAD (UTC)")
 		for _, d := range res.Devices {
-			t.Add(d.DeviceId, d.DeviceName, d.DeviceType.Words(), deviceState(d), fmt.Sprint(d.ActiveLicenses), clock(d.LastDownloadAt))
+			t.Add(d.DeviceId, d.DeviceName, d.DeviceType.Words(), deviceState(d), fmt.Sprint(d.ActiveLicenses),
+				clock(d.LastDownloadAt))
 		}
 		if err := t.Flush(); err != nil {
 			return err

@@ -34,7 +34,8 @@ func (l *deviceLabel) bind(c *cobra.Command) {
 	c.Flags().StringVar(&l.name, "device-name", "", "`NAME` of the device for people (default: as it is)")
 	c.Flags().StringVar(&l.ofType, "device-type", "",
 		"`TYPE` of the device: "+strings.Join(types, ", ")+" (default: as it is)")
-	err := c.RegisterFlagCompletionFunc("device-type", cobra.FixedCompletions(types, cobra.ShellCompDirectiveNoFileComp))
+	err := c.RegisterFlagCompletionFunc("device-type",
+		cobra.FixedCompletions(types, cobra.ShellCompDirectiveNoFileComp))
 	if err != nil {
 		panic(err) // The flag exists.
 	}

@@ -4,8 +4,8 @@
 // # The model
 //
 // The page is static: HTML, a script and a style sheet, the same for everybody. The script calls the licence API of the
-// same origin with the customer's own token, which it gets from the page around it (postMessage) or from the fragment of
-// its address, and keeps in memory. So the page has no authority of its own, no session and no cookie, and what a
+// same origin with the customer's own token, which it gets from the page around it (postMessage) or from the fragment
+// of its address, and keeps in memory. So the page has no authority of its own, no session and no cookie, and what a
 // customer may see is decided where the API decides it. See docs/design/devices-page.md.
 package devicespage
 
@@ -37,15 +37,16 @@ var files = map[string]string{
 	"devices.js": "text/javascript; charset=utf-8", "devices.css": "text/css; charset=utf-8",
 }
 
-// CheckOrigin returns what is wrong with an origin of the setting. Patterns are not accepted: the token of a customer is
-// handed to the page by a page that must be known by its whole name.
+// CheckOrigin returns what is wrong with an origin of the setting. Patterns are not accepted: the token of a customer
+// is handed to the page by a page that must be known by its whole name.
 func CheckOrigin(origin string) error {
 	u, err := url.Parse(origin)
 	if origin == Self || err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Hostname() != "" &&
 		u.Scheme+"://"+u.Host == origin && !strings.ContainsAny(origin, "*;, '\"") {
 		return nil
 	}
-	return fmt.Errorf("%q is neither an origin like https://app.example.com, without a path and *, nor %s", origin, Self)
+	return fmt.Errorf("%q is neither an origin like https://app.example.com, without a path and *, nor %s",
+		origin, Self)
 }
 
 // Handler serves the page below Path. Frames of the origins, and of no others, may show it; with only Self, none of
@@ -59,8 +60,8 @@ func Handler(origins []string) http.Handler {
 	if len(framing) > 0 {
 		ancestors = strings.Join(framing, " ")
 	}
-	policy := "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; form-action 'none'; " +
-		"base-uri 'none'; frame-ancestors " + ancestors
+	policy := "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; " +
+		"form-action 'none'; base-uri 'none'; frame-ancestors " + ancestors
 	mux := http.NewServeMux()
 	serve := func(path, contentType string, content []byte) {
 		sum := sha256.Sum256(content)
