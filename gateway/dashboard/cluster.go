@@ -237,9 +237,34 @@ func verdict(s *licensedv1.ClusterStatus) string {
 		if s.ShardsUnconfirmed > 0 {
 			return "Degraded: a node does not answer"
 		}
+		if words := deferring(s.Nodes); words != "" {
+			return "Degraded: " + words
+		}
 		return "Degraded: all customers are served"
 	}
 	return "Unknown: this gateway is of another release"
+}
+
+// deferring says what gateways answer by their fallbacks, because nodes or the store do not; empty if they do not.
+func deferring(members []*licensedv1.NodeStatus) string {
+	var commands, customers uint64
+	var cutOff uint32
+	for _, n := range members {
+		commands += n.Fallback.GetDeferredCommands()
+		customers += n.Fallback.GetDeferredCustomers()
+		if len(n.Fallback.GetUnavailableOwners()) > 0 {
+			cutOff++
+		}
+	}
+	var words []string
+	if cutOff > 0 {
+		words = append(words, fmt.Sprintf("%s cannot reach nodes or the store", count(cutOff, "gateway", "gateways")))
+	}
+	if commands > 0 {
+		words = append(words, fmt.Sprintf("%s of %s deferred", count(commands, "command", "commands"),
+			count(customers, "customer", "customers")))
+	}
+	return strings.Join(words, "; ")
 }
 
 // findingLevel returns the class of a finding.

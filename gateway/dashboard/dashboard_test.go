@@ -466,6 +466,24 @@ func TestBoard(t *testing.T) {
 		"OK": {reading{Status: status(good), At: at}, time.Second, "good", "All systems normal"},
 		"degraded": {reading{Status: status(licensedv1.ClusterLevel_CLUSTER_LEVEL_DEGRADED), At: at}, 0, "warning",
 			"Degraded: all customers are served"},
+		"deferred commands": {reading{Status: &licensedv1.ClusterStatus{
+			Level: licensedv1.ClusterLevel_CLUSTER_LEVEL_DEGRADED,
+			Nodes: []*licensedv1.NodeStatus{
+				{Name: "n1"},
+				{Name: "g1", Fallback: &licensedv1.FallbackFigures{DeferredCommands: 1200, DeferredCustomers: 900}},
+				{Name: "g2", Fallback: &licensedv1.FallbackFigures{
+					DeferredCommands: 34, DeferredCustomers: 30, UnavailableOwners: []string{"n1-a"},
+				}},
+			},
+		}, At: at}, 0, "warning",
+			"Degraded: 1 gateway cannot reach nodes or the store; 1,234 commands of 930 customers deferred"},
+		"breaker open": {reading{Status: &licensedv1.ClusterStatus{
+			Level: licensedv1.ClusterLevel_CLUSTER_LEVEL_DEGRADED,
+			Nodes: []*licensedv1.NodeStatus{
+				{Name: "g1", Fallback: &licensedv1.FallbackFigures{UnavailableOwners: []string{"n1-a"}}},
+				{Name: "g2", Fallback: &licensedv1.FallbackFigures{UnavailableOwners: []string{"n1-a"}}},
+			},
+		}, At: at}, 0, "warning", "Degraded: 2 gateways cannot reach nodes or the store"},
 		"critical": {reading{Status: status(licensedv1.ClusterLevel_CLUSTER_LEVEL_CRITICAL), At: at}, 0, "critical",
 			"Critical: some customers are not served"},
 		"another release": {
