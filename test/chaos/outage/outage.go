@@ -16,7 +16,6 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/messages/licensedv1"
@@ -211,6 +210,7 @@ func (r *run) outage(ctx context.Context) error {
 		return err
 	}
 	r.report.load("before the outage")
+	r.report.begin()
 	r.judging.Store(true)
 	r.Log.Info("taking the store away", "for", r.Length)
 	if err := r.site.StoreAway(ctx); err != nil {
@@ -339,7 +339,7 @@ func (r *run) load(ctx context.Context) {
 		kind, i := r.choose()
 		gateway := r.random.IntN(len(r.clients))
 		if r.inFlight.Load() >= maxInFlight {
-			r.report.note(kind, r.judging.Load(), patience, false, "too many requests in progress")
+			r.report.note(kind, r.judging.Load(), due, patience, false, "too many requests in progress")
 			continue
 		}
 		r.inFlight.Add(1)
@@ -421,7 +421,7 @@ func (r *run) send(ctx context.Context, kind string, i, gateway int, due time.Ti
 	if err != nil {
 		words = status.Code(err).String()
 	}
-	r.report.note(kind, judged, took, answered, words)
+	r.report.note(kind, judged, due, took, answered, words)
 }
 
 // again says whether a request may be sent again: nobody has decided on it.
@@ -480,9 +480,7 @@ func (r *run) once(
 		})
 		return answer{sequence: res.GetSequence()}, err
 	}
-	res, err := g.GetCustomer(ctx, &licensedv1.GetCustomerRequest{
-		CustomerId: who, MaxStaleness: durationpb.New(time.Hour),
-	})
+	res, err := g.GetCustomer(ctx, &licensedv1.GetCustomerRequest{CustomerId: who})
 	return answer{sequence: res.GetSequence(), source: res.GetStale().GetSource()}, err
 }
 

@@ -18,6 +18,8 @@ type Report struct {
 	Requests map[string]*Requests
 	// InTime is the share of renewals and releases that were answered within Config.Within.
 	InTime float64
+	// Late is the number of renewals and releases that were not, by the second of the outage in which they were due.
+	Late map[int]int
 	// Deferred commands when the store came back, and how long it took until there were none.
 	Deferred int
 	Settled  time.Duration
@@ -30,6 +32,7 @@ type Report struct {
 
 	mu     sync.Mutex
 	config *Config
+	began  time.Time // of the outage
 }
 
 // Requests of one kind.
@@ -49,7 +52,7 @@ func newReport(c *Config) *Report {
 	return &Report{
 		Config: fmt.Sprintf("%d customers, %g requests/s, store away for %v, gateways killed every %v",
 			c.Customers, c.Rate, c.Length, c.KillEvery),
-		Requests: map[string]*Requests{}, config: c,
+		Requests: map[string]*Requests{}, Late: map[int]int{}, config: c,
 	}
 }
 
@@ -73,8 +76,15 @@ func (r *Report) load(when string) {
 	r.Loads = append(r.Loads, fmt.Sprintf("%s: %s", when, strings.Join(strings.Fields(string(b))[:3], " ")))
 }
 
-// note notes a request, if it is judged.
-func (r *Report) note(kind string, judged bool, took time.Duration, answered bool, words string) {
+// begin notes the beginning of the outage.
+func (r *Report) begin() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.began = time.Now()
+}
+
+// note notes a request, if it was due during the outage.
+func (r *Report) note(kind string, judged bool, due time.Time, took time.Duration, answered bool, words string) {
 	if !judged {
 		return
 	}
@@ -88,8 +98,11 @@ func (r *Report) note(kind string, judged bool, took time.Duration, answered boo
 	of.Number++
 	of.Answers[words]++
 	of.took = append(of.took, took)
-	if answered && took <= r.config.Within {
+	switch {
+	case answered && took <= r.config.Within:
 		of.InTime++
+	case kind == renew || kind == release:
+		r.Late[int(due.Sub(r.began)/time.Second)]++
 	}
 }
 
@@ -135,6 +148,13 @@ func (r *Report) Print(w io.Writer) {
 			strings.Join(answers, ", "))
 	}
 	fmt.Fprintf(w, "\nrenewals and releases within %v: %.3f %%\n", r.config.Within, 100*r.InTime)
+	var late []string
+	for _, second := range slices.Sorted(maps.Keys(r.Late)) {
+		late = append(late, fmt.Sprintf("%d: %d", second, r.Late[second]))
+	}
+	if len(late) > 0 {
+		fmt.Fprintf(w, "later, by the second of the outage: %s\n", strings.Join(late, ", "))
+	}
 	fmt.Fprintf(w, "deferred at the end of the outage: %d; settled %v after the store was back\n",
 		r.Deferred, r.Settled)
 	fmt.Fprintf(w, "gateways killed: %d; commands checked in histories: %d\n", r.Kills, r.Checked)

@@ -51,7 +51,7 @@ func outageCommand() *cobra.Command {
 	f.StringVar(&o.tree, "tree", ".", "source `directory` that licensed is built from")
 	f.StringVar(&o.binary, "binary", "", "licensed `program`, built with the tag failpoints, instead of building one")
 	f.DurationVar(&o.ttl, "ttl", 10*time.Second, "lease TTL")
-	f.DurationVar(&o.after, "fallback-after", 60*time.Millisecond, "--fallback-after of the gateways")
+	f.DurationVar(&o.after, "fallback-after", 50*time.Millisecond, "--fallback-after of the gateways")
 	f.IntVar(&o.size.Nodes, "nodes", 2, "`number` of nodes")
 	f.IntVar(&o.size.Gateways, "gateways", 2, "`number` of gateways")
 	f.IntVar(&o.size.Cassandra, "cassandra", 1, "`number` of Cassandra nodes: 1 or 3")
