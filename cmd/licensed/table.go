@@ -525,7 +525,7 @@ func (o *options) fallbackSettings() []settings.Setting {
 		},
 		{
 			Name: "fallback-after", Value: &c.After, Unit: "duration", For: tuning, Roles: server, Allowed: positive,
-			Help: "time that the node of a customer has to answer before such a command is accepted; " +
+			Help: "time in which the node of a customer answers nobody, before such a command is accepted; " +
 				"longer: fewer provisional and stale answers where the store is slow at times; " +
 				"shorter: the first requests of an outage wait less",
 		},

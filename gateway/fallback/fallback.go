@@ -61,8 +61,9 @@ type Config struct {
 	Owner func(customer string) persistence.Incarnation
 	// Terms returns what holds for a title.
 	Terms func(titleID string) Terms
-	// Patience is the time that the owner has to answer a command that could be deferred. Longer: fewer answers are
-	// provisional where the store is slow at times; shorter: the first requests of an outage wait less.
+	// Patience is the time without any answer of an owner after which requests that can be answered otherwise stop
+	// waiting for it. Longer: fewer answers are provisional where the store halts at times; shorter: the first requests
+	// of an outage wait less.
 	Patience time.Duration
 	// FormerBytes bounds the answers that are kept for when nothing else can be had; 0 for none.
 	FormerBytes int64
@@ -81,6 +82,7 @@ type Fallback struct {
 	config   Config
 	breakers breakers
 	settling customerLocks
+	pace     *pace
 	former   *formerAnswers
 	metrics  *metrics
 	// running ends with Run, and stop ends it.
@@ -90,7 +92,7 @@ type Fallback struct {
 
 // New returns a Fallback. Run hands in what the journal has.
 func New(c Config) *Fallback {
-	f := &Fallback{config: c, former: newFormerAnswers(c.FormerBytes)}
+	f := &Fallback{config: c, pace: newPace(), former: newFormerAnswers(c.FormerBytes)}
 	f.running, f.stop = context.WithCancel(context.Background())
 	f.metrics = newMetrics(c.Registry, c.Now, f.Usage, f.former, c.Journal.Allowances)
 	return f
@@ -103,36 +105,42 @@ func (f *Fallback) Execute(
 	ctx context.Context, customer string, c actors.Command, deferrable bool,
 ) (reply actors.Reply, err error) {
 	b := f.breakers.of(breakerKey{owner: f.config.Owner(customer)})
-	// A request that can be answered otherwise never waits to find out whether the owner is back.
-	if deferrable && !b.IsClosed() || !deferrable && !b.TryAcquirePermit() {
+	if !b.permit(deferrable) {
 		return reply, fmt.Errorf("%w: %w", actors.ErrUnavailable, ErrOpen)
 	}
 	limited := ctx
 	if deferrable {
 		var done func()
-		limited, done = b.limit(ctx, f.patience(ctx))
+		limited, done = b.limit(ctx, b.patience(f.config.Patience), longest(ctx))
 		defer done()
 	}
 	if f.config.Journal.Has(customer) && !planted.Bug(planted.ExecuteBeforeDeferred) {
 		err = f.settle(limited, customer)
 	}
-	if err == nil {
+	switch {
+	case err == nil:
 		reply, err = f.config.Execute(limited, customer, c)
+		f.record(ctx, b, err)
+		if err == nil && !reply.Duplicate && !c.ValidateOnly { // Those need no store.
+			b.heard()
+		}
+	case limited == ctx || limited.Err() == nil || !b.IsClosed():
+		f.record(ctx, b, err)
+	default: // The time was too short for all commands before this one, which says nothing about the owner.
 	}
-	f.record(ctx, b, err)
 	if err != nil && limited != ctx && limited.Err() != nil && ctx.Err() == nil {
 		return reply, f.late(err)
 	}
 	return reply, err
 }
 
-// patience returns the time that an owner has to answer a command that can be deferred: a quarter of the request's own
-// is left for the journal.
-func (f *Fallback) patience(ctx context.Context) time.Duration {
+// longest returns the time that an owner has to answer a request that can be answered otherwise: a quarter of the
+// request's own is left for the journal.
+func longest(ctx context.Context) time.Duration {
 	if end, ok := ctx.Deadline(); ok {
-		return min(f.config.Patience, time.Until(end)*3/4)
+		return min(maxWait, time.Until(end)*3/4)
 	}
-	return f.config.Patience
+	return maxWait
 }
 
 // late returns the error of an attempt that was given up before the deadline of its client.
@@ -150,9 +158,9 @@ func (f *Fallback) record(ctx context.Context, b *breaker, err error) {
 	switch {
 	case errors.Is(err, actors.ErrOverloaded) && b.IsClosed():
 	case err == nil || !Unavailable(err) && ctx.Err() == nil:
-		b.RecordSuccess()
+		b.succeeded()
 	case ctx.Err() == nil || !b.IsClosed(): // A probe that its client gave up has shown nothing.
-		b.RecordFailure()
+		b.failed()
 	}
 }
 

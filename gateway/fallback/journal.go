@@ -314,22 +314,34 @@ func (j *Journal) Commands(customer string) (all []Command, err error) {
 	return all, err
 }
 
-// Remove removes a command that was settled.
-func (j *Journal) Remove(c Command) error {
-	k := key(c.CustomerId, c.number)
-	var n int64
+// Remove removes commands that were settled, in one transaction.
+func (j *Journal) Remove(commands ...Command) error {
+	if len(commands) == 0 {
+		return nil
+	}
+	sizes := make([]int64, len(commands)) // 0 for one that was removed before.
 	err := j.db.Batch(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(deferred)
-		n = 0
-		if v := b.Get(k); v != nil {
-			n = size(k, v)
+		for i, c := range commands {
+			k := key(c.CustomerId, c.number)
+			sizes[i] = 0
+			if v := b.Get(k); v != nil {
+				sizes[i] = size(k, v)
+			}
+			if err := errors.Join(b.Delete(k), settled(tx, c)); err != nil {
+				return err
+			}
 		}
-		return errors.Join(b.Delete(k), settled(tx, c))
+		return nil
 	})
-	if err != nil || n == 0 {
+	if err != nil {
 		return err
 	}
-	j.count(c.CustomerId, -1, -n, c.AcceptedAt())
+	for i, c := range commands {
+		if sizes[i] > 0 {
+			j.count(c.CustomerId, -1, -sizes[i], c.AcceptedAt())
+		}
+	}
 	return nil
 }
 

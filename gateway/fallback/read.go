@@ -64,11 +64,11 @@ func (f *Fallback) Read(
 ) (Answer, error) {
 	b := f.breakers.of(breakerKey{f.config.Owner(customer), true})
 	ask := func(ctx context.Context) (actors.Answer, error) { return f.config.Query(ctx, customer, q) }
-	patience := f.patience(ctx)
+	patience, most := f.config.Patience, longest(ctx)
 	if maxAge <= 0 {
-		patience = f.config.Timeout
+		patience, most = f.config.Timeout, f.config.Timeout
 	}
-	a, err := f.readFrom(ctx, b, FromOwner, patience, ask)
+	a, err := f.readFrom(ctx, b, FromOwner, patience, most, ask)
 	if err == nil {
 		f.former.add(customer, q, a)
 		return a, nil
@@ -84,7 +84,7 @@ func (f *Fallback) Read(
 		return Answer{}, err
 	}
 	if stored != nil {
-		a, failed := f.readFrom(ctx, f.breakers.of(storeBreaker), FromStore, f.patience(ctx), stored)
+		a, failed := f.readFrom(ctx, f.breakers.of(storeBreaker), FromStore, f.config.Patience, longest(ctx), stored)
 		if failed == nil {
 			f.metrics.stale.WithLabelValues(FromStore.String()).Inc()
 			return a, nil
@@ -102,9 +102,10 @@ func (f *Fallback) Read(
 	return Answer{}, err
 }
 
-// readFrom asks a source, with patience. If others failed to ask it just now, that is an error at once.
+// readFrom asks a source. It waits for at most that long, and for the patience if the source answers nobody. If others
+// failed to ask it just now, that is an error at once.
 func (f *Fallback) readFrom(
-	ctx context.Context, b *breaker, source Source, patience time.Duration,
+	ctx context.Context, b *breaker, source Source, patience, most time.Duration,
 	ask func(ctx context.Context) (actors.Answer, error),
 ) (Answer, error) {
 	if !b.IsClosed() {
@@ -112,10 +113,13 @@ func (f *Fallback) readFrom(
 		return Answer{}, fmt.Errorf("%w: %w", actors.ErrUnavailable, ErrOpen)
 	}
 	at := f.config.Now()
-	limited, done := b.limit(ctx, patience)
+	limited, done := b.limit(ctx, patience, most)
 	defer done()
 	a, err := ask(limited)
 	f.record(ctx, b, err)
+	if err == nil {
+		b.heard()
+	}
 	if err != nil && limited.Err() != nil && ctx.Err() == nil {
 		err = f.late(err)
 	}
@@ -134,7 +138,7 @@ func (f *Fallback) probe(ctx context.Context, b *breaker, ask func(ctx context.C
 		asking = caller.NewContext(asking, &by)
 	}
 	go func() {
-		ctx, cancel := context.WithTimeout(asking, f.config.Timeout)
+		ctx, cancel := context.WithTimeout(asking, min(f.config.Timeout, probeTimeout))
 		defer cancel()
 		_, err := ask(ctx)
 		f.record(ctx, b, err)

@@ -9,12 +9,12 @@ import (
 	"time"
 
 	"github.com/cespare/xxhash/v2"
-	"golang.org/x/sync/errgroup"
 
 	"licensed/actors"
 	"licensed/actors/license"
 	"licensed/internal/planted"
 	"licensed/messages/licensedv1"
+	"licensed/persistence"
 )
 
 // Settlement is how a deferred command ended.
@@ -64,13 +64,8 @@ func (s Settlement) String() string {
 	}
 }
 
-const (
-	// settleEvery is the time after which what is left in the journal is tried again.
-	settleEvery = 500 * time.Millisecond
-	// settlers is the number of customers whose commands are handed in at the same time: 75,000 of them take less than
-	// a minute at 20 ms each, and an owner that has just come back is not flooded.
-	settlers = 64
-)
+// settleEvery is the time after which what is left in the journal is tried again.
+const settleEvery = 500 * time.Millisecond
 
 // Run hands in deferred commands until ctx ends, each as soon as its owner can be reached.
 func (f *Fallback) Run(ctx context.Context) {
@@ -95,24 +90,39 @@ func (f *Fallback) Run(ctx context.Context) {
 // settleAll tries each customer once. Customers of an owner that does not answer are passed over, but for those that
 // try it.
 func (f *Fallback) settleAll(ctx context.Context) {
-	var all errgroup.Group
-	all.SetLimit(settlers)
+	var all sync.WaitGroup
+	passed := make(map[persistence.Incarnation]bool)
 	for _, customer := range f.config.Journal.Customers() {
 		if ctx.Err() != nil {
 			break
 		}
-		all.Go(func() error {
-			b := f.breakers.of(breakerKey{owner: f.config.Owner(customer)})
-			if !b.TryAcquirePermit() {
-				return nil
-			}
-			limited, cancel := context.WithTimeout(ctx, f.config.Timeout)
+		owner := f.config.Owner(customer)
+		if passed[owner] {
+			continue
+		}
+		b := f.breakers.of(breakerKey{owner: owner})
+		b.waiting()
+		timeout := f.config.Timeout
+		if !b.IsClosed() {
+			timeout = min(timeout, probeTimeout)
+		}
+		if !b.TryAcquirePermit() {
+			passed[owner] = true
+			continue
+		}
+		f.pace.enter()
+		all.Go(func() {
+			defer f.pace.leave()
+			limited, cancel := context.WithTimeout(ctx, timeout)
 			defer cancel()
-			f.record(ctx, b, f.settle(limited, customer))
-			return nil
+			err := f.settle(limited, customer)
+			f.record(ctx, b, err)
+			if err == nil {
+				b.heard()
+			}
 		})
 	}
-	_ = all.Wait() // None returns an error.
+	all.Wait()
 }
 
 // settle hands in the commands of a customer, one after the other. An error says that one was not answered; those after
@@ -130,43 +140,61 @@ func (f *Fallback) settle(ctx context.Context, customer string) error {
 	if planted.Bug(planted.SettleLastFirst) {
 		slices.Reverse(commands)
 	}
+	ended := make([]Command, 0, len(commands))
+	defer func() { // If this fails they are handed in again, and the owner knows them by their ids.
+		if failed := f.config.Journal.Remove(ended...); failed != nil {
+			f.config.Logger.Error("deferred commands not removed", "customer", customer, "error", failed)
+		}
+	}()
 	for _, c := range commands {
 		if planted.Bug(planted.SettleBeforeAnswer) {
 			_ = f.config.Journal.Remove(c)
 		}
-		settlement, err := f.handIn(ctx, c)
-		var denied *actors.DeniedError
-		if errors.As(err, &denied) {
-			if by := f.config.Journal.lender(c, commands); by != nil {
-				c.Caller = by
-				settlement, err = f.handIn(ctx, c)
-			}
-		}
-		switch {
-		case errors.As(err, &denied): // No retry changes who gave the command.
-			settlement = Denied
-		case errors.Is(err, actors.ErrForgotten):
-			settlement = Forgotten
-		case err != nil: // Later: the owner is unavailable, or cannot execute anything of this customer.
+		started := time.Now()
+		settlement, denied, err := f.settleOne(ctx, c, commands)
+		f.pace.answered(started, err)
+		if err != nil { // Later: the owner is unavailable, or cannot execute anything of this customer.
 			return err
 		}
-		// If this fails the command is handed in again, and the owner knows it by its id.
-		if err := f.config.Journal.Remove(c); err != nil {
-			f.config.Logger.Error("deferred command not removed", "customer", customer, "error", err)
-		}
-		f.metrics.settled.WithLabelValues(kindOf(c.GetCommand()).name, settlement.String()).Inc()
-		switch settlement {
-		case Denied:
-			f.config.Logger.Warn("deferred command denied by its owner; check that this gateway has --auth-file and "+
-				"the release of the nodes, and have the client send the command again",
-				"customer", customer, "command", c.CommandId, "kind", kindOf(c.GetCommand()).name,
-				"principal", c.GetCaller().GetPrincipal(), "accepted_at", c.AcceptedAt().UTC(), "reason", denied.Text)
-		case Lapsed, Replaced, Gap:
-			f.config.Logger.Warn("deferred command not executed", "customer", customer, "command", c.CommandId,
-				"accepted_at", c.AcceptedAt().UTC(), "reason", settlement)
-		}
+		ended = append(ended, c)
+		f.ended(c, settlement, denied)
 	}
 	return nil
+}
+
+// settleOne hands in a command, one of those of its customer. denied is why the owner denied it, if it did.
+func (f *Fallback) settleOne(
+	ctx context.Context, c Command, commands []Command,
+) (s Settlement, denied *actors.DeniedError, err error) {
+	s, err = f.handIn(ctx, c)
+	if errors.As(err, &denied) {
+		if by := f.config.Journal.lender(c, commands); by != nil {
+			c.Caller = by
+			s, err = f.handIn(ctx, c)
+		}
+	}
+	switch {
+	case errors.As(err, &denied): // No retry changes who gave the command.
+		return Denied, denied, nil
+	case errors.Is(err, actors.ErrForgotten):
+		return Forgotten, nil, nil
+	}
+	return s, nil, err
+}
+
+// ended counts a command that ended, and logs one that was not executed.
+func (f *Fallback) ended(c Command, settlement Settlement, denied *actors.DeniedError) {
+	f.metrics.settled.WithLabelValues(kindOf(c.GetCommand()).name, settlement.String()).Inc()
+	switch settlement {
+	case Denied:
+		f.config.Logger.Warn("deferred command denied by its owner; check that this gateway has --auth-file and "+
+			"the release of the nodes, and have the client send the command again",
+			"customer", c.CustomerId, "command", c.CommandId, "kind", kindOf(c.GetCommand()).name,
+			"principal", c.GetCaller().GetPrincipal(), "accepted_at", c.AcceptedAt().UTC(), "reason", denied.Text)
+	case Lapsed, Replaced, Gap:
+		f.config.Logger.Warn("deferred command not executed", "customer", c.CustomerId, "command", c.CommandId,
+			"accepted_at", c.AcceptedAt().UTC(), "reason", settlement)
+	}
 }
 
 // handIn sends a command to its owner.

@@ -9,8 +9,11 @@ import (
 	"licensed/persistence"
 )
 
-// errOpened is the cause of attempts that are given up because the breaker of their owner opened.
-var errOpened = errors.New("other requests to the owner failed just now")
+// Causes of attempts that are given up.
+var (
+	errOpened = errors.New("other requests to the owner failed just now")
+	errSilent = errors.New("the owner answers nobody")
+)
 
 // ErrOpen says that a request was not sent to the owner, because others to it failed just now. Not executed.
 var ErrOpen = errors.New("the owner could not be reached just now")
@@ -36,7 +39,7 @@ func Unavailable(err error) bool {
 	}
 	for _, unavailable := range []error{
 		ErrOpen, actors.ErrUnavailable, actors.ErrNotOwner, actors.ErrUnknownOutcome, actors.ErrExpired,
-		actors.ErrOverloaded, persistence.ErrUnavailable, context.DeadlineExceeded, errOpened,
+		actors.ErrOverloaded, persistence.ErrUnavailable, context.DeadlineExceeded, errOpened, errSilent,
 	} {
 		if errors.Is(err, unavailable) {
 			return true

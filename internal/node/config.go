@@ -146,7 +146,7 @@ func DefaultConfig() Config {
 		LicenseKeyGrace: 90 * 24 * time.Hour,
 		LicenseIssuer:   "licensed",
 		Fallback: FallbackConfig{
-			After: 250 * time.Millisecond, MaxBytes: 256 << 20, AnswersBytes: 64 << 20,
+			After: 50 * time.Millisecond, MaxBytes: 256 << 20, AnswersBytes: 64 << 20,
 		},
 
 		Roles:        RoleNode | RoleGateway,
