@@ -166,7 +166,7 @@ func (h *Holder) shown(in Input) {
 		h.moved(began, in.Now)
 	case row.Counter == h.row.Counter:
 		h.due = in.Now // none has done it, yet; each still may
-		if planted.Bug(planted.ResumeByRead) {
+		if h.row.Counter > 0 && planted.Bug(planted.ResumeByRead) {
 			h.until, h.valid = in.Now.Add(h.timing.validity()), true
 		}
 	default:

@@ -49,6 +49,17 @@ func (l *licenses) DeactivateDevice(
 	return connect.NewResponse(&licensedv1.DeactivateDeviceResponse{ReleasedTitleIds: []string{"GlowS01E01"}}), nil
 }
 
+// unanswered is a history that cannot be asked.
+type unanswered struct {
+	licensedv1connect.HistoryServiceClient
+}
+
+func (unanswered) GetState(
+	context.Context, *connect.Request[licensedv1.GetStateRequest],
+) (*connect.Response[licensedv1.GetStateResponse], error) {
+	return nil, connect.NewError(connect.CodeUnavailable, errors.New("nobody answers"))
+}
+
 // rig is a dashboard behind a server.
 type rig struct {
 	*testing.T
@@ -73,6 +84,7 @@ func newRig(t *testing.T, change func(*AccessConfig), configure ...func(*Config)
 	c := Config{
 		Cluster:  new(oneNode),
 		Licenses: r.licenses,
+		History:  unanswered{},
 		Access:   NewAccess(a),
 		NewID:    func() string { return "1" },
 		Logger:   a.Logger,

@@ -22,6 +22,9 @@ const (
 	probeTimeout = 2 * time.Second
 )
 
+// longBacklog is the number of deferred commands from which on a backlog must not grow.
+const longBacklog = 500
+
 // maxWait is the time after which a request that can be answered otherwise stops waiting for an owner that answers
 // others.
 const maxWait = time.Second
@@ -165,11 +168,11 @@ func (b *breaker) waiting() {
 func (b *breaker) hasBacklog() bool { return time.Since(b.backlog) < 2*(settleEvery+probeTimeout) }
 
 // patience returns the time without an answer of the owner after which an attempt is given up: the usual one, or all
-// that an attempt may take while the owner recovers.
-func (b *breaker) patience(usual time.Duration) time.Duration {
+// that an attempt may take while the owner recovers and that many commands are deferred.
+func (b *breaker) patience(usual time.Duration, deferred int) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.recovers && b.hasBacklog() {
+	if b.recovers && deferred >= longBacklog {
 		return maxWait
 	}
 	return usual

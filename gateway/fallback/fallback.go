@@ -111,7 +111,7 @@ func (f *Fallback) Execute(
 	limited := ctx
 	if deferrable {
 		var done func()
-		limited, done = b.limit(ctx, b.patience(f.config.Patience), longest(ctx))
+		limited, done = b.limit(ctx, b.patience(f.config.Patience, f.config.Journal.Usage().Commands), longest(ctx))
 		defer done()
 	}
 	if f.config.Journal.Has(customer) && !planted.Bug(planted.ExecuteBeforeDeferred) {

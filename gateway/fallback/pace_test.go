@@ -117,9 +117,10 @@ func TestPatienceWhileRecovering(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var all breakers
 		b := all.of(breakerKey{owner: persistence.NewIncarnation()})
+		deferred := longBacklog
 		want := func(when string, want time.Duration) {
 			t.Helper()
-			if got := b.patience(50 * time.Millisecond); got != want {
+			if got := b.patience(50*time.Millisecond, deferred); got != want {
 				t.Errorf("%s: %v, want %v", when, got, want)
 			}
 		}
@@ -128,7 +129,6 @@ func TestPatienceWhileRecovering(t *testing.T) {
 		for range minFailing {
 			b.failed()
 		}
-		b.waiting()
 		want("in the outage", 50*time.Millisecond)
 		time.Sleep(2 * probePause)
 		if !b.TryAcquirePermit() {
@@ -139,12 +139,12 @@ func TestPatienceWhileRecovering(t *testing.T) {
 		for range minFailing {
 			b.failed()
 		}
-		b.waiting()
 		want("in the next outage", 50*time.Millisecond)
 		time.Sleep(2 * probePause)
 		b.TryAcquirePermit()
 		b.succeeded()
-		time.Sleep(2 * (settleEvery + probeTimeout))
-		want("when all is settled", 50*time.Millisecond)
+		want("after the next outage", maxWait)
+		deferred = longBacklog - 1
+		want("when nearly all is settled", 50*time.Millisecond)
 	})
 }
