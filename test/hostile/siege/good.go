@@ -211,9 +211,3 @@ func version(ctx context.Context, binary string) string {
 
 // trimmed returns text without space around it.
 func trimmed(b []byte) []byte { return bytes.TrimSpace(b) }
-
-// ignore reads what is left, and closes it.
-func ignore(body io.ReadCloser) {
-	_, _ = io.Copy(io.Discard, io.LimitReader(body, maxAnswer)) // Only the status counts.
-	_ = body.Close()
-}
