@@ -194,8 +194,8 @@ func TestPausedNodeFindsItselfOver(t *testing.T) {
 	}
 }
 
-// TestStoreOutage has all leases run out. Who finds the store again has what it had, and nobody is marked dead, whichever
-// finds it first.
+// TestStoreOutage has all leases run out. A node that finds the store again has what it had, and nobody is marked dead,
+// whichever finds it first.
 func TestStoreOutage(t *testing.T) {
 	h := newHarness(t)
 	a, b := h.start("a", nil), h.start("b", nil)

@@ -112,8 +112,8 @@ func (o *options) addressSettings() []settings.Setting {
 		},
 		{
 			Name: "devices-page", Value: &c.DevicesPage, Unit: "origins", For: operator, Roles: server,
-			Help: "origins of web pages that may show the page /manage-devices/ in a frame, like https://app.example.com; " +
-				"self for the page alone",
+			Help: "origins of web pages that may show the page /manage-devices/ in a frame, " +
+				"like https://app.example.com; self for the page alone",
 			Unset: "no such page",
 		},
 		{

@@ -169,8 +169,8 @@ func refusedWords(e *licensedv1.CommandRefused) string {
 			words[i] += " until " + milliTime(r.NextAllowedAtMs)
 		}
 	}
-	s := commandWords(e.Command) + subject(licensedv1.DeviceWords(e.Devices, e.DeviceId), e.TitleId, e.PlanId) + " was refused: " +
-		strings.Join(words, "; ")
+	s := commandWords(e.Command) + subject(licensedv1.DeviceWords(e.Devices, e.DeviceId), e.TitleId, e.PlanId) +
+		" was refused: " + strings.Join(words, "; ")
 	if e.NextAllowedAtMs > 0 {
 		s += "; allowed from " + milliTime(e.NextAllowedAtMs)
 	}

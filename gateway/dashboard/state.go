@@ -239,8 +239,8 @@ func devicesOf(s *licensedv1.CustomerState) table {
 		case !d.Active:
 			status = "removed"
 		}
-		r := t.newRow(d.DeviceId, d.DeviceId, d.DeviceName, d.DeviceType.Words(), status, fmt.Sprint(d.ActiveLicenses), never(d.LastDownloadAt),
-			never(d.LastUsedAt))
+		r := t.newRow(d.DeviceId, d.DeviceId, d.DeviceName, d.DeviceType.Words(), status,
+			fmt.Sprint(d.ActiveLicenses), never(d.LastDownloadAt), never(d.LastUsedAt))
 		r.Ended = !d.Active
 	}
 	return t

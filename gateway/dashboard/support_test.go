@@ -158,7 +158,8 @@ func TestStateTellsExceptions(t *testing.T) {
 		}
 	}
 	for _, want := range []string{
-		"Status=merged into new;", "Device=reporter;Name=;Type=;Status=never had a licence;", "Device=sold;Name=;Type=;Status=removed;",
+		"Status=merged into new;", "Device=reporter;Name=;Type=;Status=never had a licence;",
+		"Device=sold;Name=;Type=;Status=removed;",
 		"Exception=7;What=3 devices in plan standard", "Reason=ticket 4711;", "Allowance=2;Device=new;Titles=a, b;",
 	} {
 		if !strings.Contains(text.String(), want) {

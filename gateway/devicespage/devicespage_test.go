@@ -43,10 +43,12 @@ func TestFraming(t *testing.T) {
 			}
 		}
 	}
-	if res := get(t, "POST", Path, Self); res.StatusCode != http.StatusMethodNotAllowed { //nolint:bodyclose // get closes it
+	//nolint:bodyclose // get closes it
+	if res := get(t, "POST", Path, Self); res.StatusCode != http.StatusMethodNotAllowed {
 		t.Errorf("POST: %d", res.StatusCode)
 	}
-	if res := get(t, "GET", Path+"index.html", Self); res.StatusCode != http.StatusNotFound { //nolint:bodyclose // get closes it
+	//nolint:bodyclose // get closes it
+	if res := get(t, "GET", Path+"index.html", Self); res.StatusCode != http.StatusNotFound {
 		t.Errorf("another file: %d", res.StatusCode)
 	}
 }

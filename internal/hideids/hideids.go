@@ -2,12 +2,12 @@
 //
 // # The model
 //
-// In place of an id stands its hash: the first 16 digits of its SHA-256 in hex, the same everywhere. Who has an id finds
-// its lines (`printf Bayley | sha256sum | cut -c 1-16`); who has a hash finds the customer by trying ids.
+// In place of an id stands its hash: the first 16 digits of its SHA-256 in hex, the same everywhere. Its lines are
+// found by the id (`printf Bayley | sha256sum | cut -c 1-16`), and the customer of a hash by trying ids.
 //
 // A line that is about a customer has the attribute "customer". A handler replaces it by "customer_hash", and the id
-// wherever else it stands in the line, such as in the text of an error. Aggregates of customers, Bayley:LicenseAggregate,
-// are found without it.
+// wherever else it stands in the line, such as in the text of an error. Aggregates of customers,
+// Bayley:LicenseAggregate, are found without it.
 package hideids
 
 import (

@@ -15,10 +15,12 @@ func TestHandler(t *testing.T) {
 		var out bytes.Buffer
 		log := slog.New(Handler(slog.NewTextHandler(&out, nil)))
 		failure := fmt.Errorf("roots of %s:LicenseAggregate: customer %s: %w", id, id, errors.New("corrupt"))
-		log.Warn("customer "+id+" failed", "customer", id, "path", "/dashboard/customers/"+id+"/devices", "error", failure,
+		log.Warn("customer "+id+" failed",
+			"customer", id, "path", "/dashboard/customers/"+id+"/devices", "error", failure,
 			"count", 3, slog.Group("row", "key", id+":LicenseAggregate@3"))
 		log.With("customer", id).WithGroup("g").Warn("later", "error", failure)
-		words := strings.FieldsFunc(out.String(), func(r rune) bool { return !ofWord(r) && !strings.ContainsRune(id, r) })
+		words := strings.FieldsFunc(out.String(),
+			func(r rune) bool { return !ofWord(r) && !strings.ContainsRune(id, r) })
 		for _, word := range words {
 			if word == id {
 				t.Errorf("%q is in %s", id, out.String())
@@ -41,7 +43,8 @@ func TestHandler(t *testing.T) {
 // TestText hides words, and not what contains them.
 func TestText(t *testing.T) {
 	for in, want := range map[string]string{
-		"a and a": Hash("a") + " and " + Hash("a"), "banana": "banana", "a": Hash("a"), "": "", "(a)": "(" + Hash("a") + ")",
+		"a and a": Hash("a") + " and " + Hash("a"), "banana": "banana", "a": Hash("a"), "": "",
+		"(a)": "(" + Hash("a") + ")",
 	} {
 		if got := Text(in, "a"); got != want {
 			t.Errorf("%q: %q, want %q", in, got, want)

@@ -76,7 +76,8 @@ func canaryCluster(t *testing.T, logIDs bool) (log *harness.Log, metrics string)
 	_, _ = a.ImportCustomer(ctx, connect.NewRequest(&licensedv1.ImportCustomerRequest{
 		CustomerId: canaries[0], Records: [][]byte{{1, 2, 3}}, Last: true,
 	}))
-	_, _ = a.ArchiveCustomer(ctx, connect.NewRequest(&licensedv1.ArchiveCustomerRequest{CustomerId: canaries[0], All: true}))
+	_, _ = a.ArchiveCustomer(ctx,
+		connect.NewRequest(&licensedv1.ArchiveCustomerRequest{CustomerId: canaries[0], All: true}))
 	_, _ = client(g).GetCustomer(ctx, connect.NewRequest(&licensedv1.GetCustomerRequest{CustomerId: canaries[0]}))
 	for _, path := range []string{"customers/", "customers/%00", "devices/"} {
 		if res, err := http.Get("http://" + g.Admin().String() + "/dashboard/" + path + canaries[0]); err == nil {

@@ -104,7 +104,8 @@ func Certs(dir string, hosts []string) error {
 	now := time.Now()
 	ca := &x509.Certificate{
 		Subject: pkix.Name{CommonName: "licensed throw-away authority"}, NotBefore: now.Add(-time.Hour),
-		NotAfter: now.Add(valid), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		NotAfter: now.Add(valid),
+		IsCA:     true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
 	key, err := sign(dir, CA, "", ca, ca, nil)
 	if err != nil {

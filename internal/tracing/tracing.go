@@ -118,8 +118,8 @@ func (t *Tracer) Close(ctx context.Context) error {
 	return t.provider.Shutdown(ctx)
 }
 
-// withoutTexts exports spans of calls of the API without the texts of their errors. They are the answers to callers, who
-// know which customer they asked about; the code says what went wrong, and the spans below have the cause.
+// withoutTexts exports spans of calls of the API without the texts of their errors. They are the answers to callers,
+// which know the customer that they asked about; the code says what went wrong, and the spans below have the cause.
 type withoutTexts struct{ sdktrace.SpanExporter }
 
 // ExportSpans implements sdktrace.SpanExporter.

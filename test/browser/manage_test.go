@@ -191,8 +191,8 @@ func TestManageDevicesIgnoresOthers(t *testing.T) {
 		".querySelector('#devices').textContent"); !strings.Contains(text, "Loading") {
 		t.Errorf("the page accepted the token: %s", text)
 	}
-	if calls := p.eval(inside +
-		".defaultView.performance.getEntriesByType('resource').filter((e) => e.name.includes('LicenseService')).length"); calls != "0" {
+	if calls := p.eval(inside + ".defaultView.performance.getEntriesByType('resource')" +
+		".filter((e) => e.name.includes('LicenseService')).length"); calls != "0" {
 		t.Errorf("%s calls were made with the token", calls)
 	}
 }

@@ -70,7 +70,7 @@ type Counts struct {
 	Bare, Freed                            int // roots without snapshots, and commands that were executed below one
 	Forgotten                              int // aggregates of which somebody was told so
 	Heads                                  int // of aggregates that were not in memory
-	Kept                                   int // aggregates that were in memory when a lease was renewed that had run out
+	Kept                                   int // aggregates in memory when a lease was renewed that had run out
 	Lapsed, Resumed                        int // leases that were marked dead; that ran out and were renewed
 	Releases, Drained                      int
 	WrongClocks, Withdrawn                 int

@@ -139,7 +139,9 @@ func (r *rotation) await(what string, holds func() bool) {
 
 // handshake returns the certificate that a port shows to a client with this one, or why there is none. A refusal of the
 // client's certificate comes with the first byte that is read.
-func (r *rotation) handshake(m *member, port string, trusts *authority, shows *tls.Certificate) (*x509.Certificate, error) {
+func (r *rotation) handshake(
+	m *member, port string, trusts *authority, shows *tls.Certificate,
+) (*x509.Certificate, error) {
 	conn, err := r.dial(r.t.Context(), r.visitor(), m.at(port))
 	if err != nil {
 		return nil, err
@@ -257,7 +259,8 @@ func startRotation(t *testing.T) *rotation {
 				r.put(r.file("clients-ca.pem"), r.secrets.ca.pem())
 				r.put(r.file("clients-crl.pem"), r.lists(r.secrets.ca))
 			}
-			all = append(all, [2]string{"license-keys", r.file("license-keys")}, [2]string{"license-issuer", "rotation"},
+			all = append(all,
+				[2]string{"license-keys", r.file("license-keys")}, [2]string{"license-issuer", "rotation"},
 				[2]string{"tls-ca", r.file("clients-ca.pem")}, [2]string{"tls-crl", r.file("clients-crl.pem")},
 				[2]string{"new-customers", "0"})
 		}
@@ -320,7 +323,8 @@ func TestRotation(t *testing.T) {
 
 func (r *rotation) apiCertificate() {
 	former := r.secrets.ca
-	r.rotate("certificate of API and admin port, and its CA", "clients trust both CAs; new certificate; clients trust the new CA",
+	r.rotate("certificate of API and admin port, and its CA",
+		"clients trust both CAs; new certificate; clients trust the new CA",
 		"a client of the former CA refuses the port", func() {
 			r.put(r.file("server-ca.pem"), former.pem(), r.next.pem())
 			r.load.more(50)
@@ -371,7 +375,8 @@ func (r *rotation) processCertificates() {
 	former, old := r.secrets.ca, r.secrets.gateway
 	n := r.nodes()[0]
 	r.rotate("certificates of nodes and gateways, and their CA",
-		"all trust both CAs; new certificates; all trust the new CA", "a gateway's certificate of the former CA is refused",
+		"all trust both CAs; new certificates; all trust the new CA",
+		"a gateway's certificate of the former CA is refused",
 		func() {
 			r.put(r.secrets.path("ca.pem"), former.pem(), r.next.pem())
 			r.load.more(50)
@@ -410,7 +415,8 @@ func (r *rotation) signingKeys() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.rotate("keys that sign licences", "add a key; remove the former one", "each gateway publishes and uses the new key alone",
+	r.rotate("keys that sign licences", "add a key; remove the former one",
+		"each gateway publishes and uses the new key alone",
 		func() {
 			next, err := signingkeys.New(dir, time.Now().Add(2*time.Second))
 			if err != nil {
@@ -460,7 +466,8 @@ func (r *rotation) signs() string {
 	for i, m := range r.gateways() {
 		c := r.load.dial(r.load.options(byToken), m.at(apiPort))
 		res, err := c.AcquireLicense(r.t.Context(), &licensedv1.AcquireLicenseRequest{
-			CustomerId: fmt.Sprintf("signed%d%s", i, rand.Text()), DeviceId: "iphone", TitleId: "GlowS01E01", Signed: true,
+			CustomerId: fmt.Sprintf("signed%d%s", i, rand.Text()), DeviceId: "iphone", TitleId: "GlowS01E01",
+			Signed: true,
 		})
 		if err != nil {
 			r.t.Fatal(err)
@@ -562,13 +569,15 @@ func (r *rotation) staticTokens() {
 }
 
 func (r *rotation) cassandraPasswords() {
-	r.rotate("passwords for Cassandra", "ALTER ROLE; replace the file", "a gateway that starts logs in with the new one",
+	r.rotate("passwords for Cassandra", "ALTER ROLE; replace the file",
+		"a gateway that starts logs in with the new one",
 		func() {
 			root := cassandratest.Connect(r.t, r.roles.Admin)
 			defer root.Close()
 			for _, role := range []string{"node", "gateway"} {
 				next := rand.Text()
-				if err := root.Exec(fmt.Sprintf("ALTER ROLE %s WITH PASSWORD = '%s'", r.roles.As(role).Username, next)); err != nil {
+				alter := fmt.Sprintf("ALTER ROLE %s WITH PASSWORD = '%s'", r.roles.As(role).Username, next)
+				if err := root.Exec(alter); err != nil {
 					r.t.Fatal(err)
 				}
 				r.put(r.file(role+".password"), []byte(next))
@@ -604,10 +613,12 @@ func (r *rotation) cassandraCertificates() {
 func (r *rotation) table(calls int) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Rotation of keys and certificates\n\n"+
-		"<!-- Generated: go test ./test/hostile/siege -run TestRotation -rotation-table $PWD/docs/design/rotation.md -->\n\n"+
+		"<!-- Generated: go test ./test/hostile/siege -run TestRotation "+
+		"-rotation-table $PWD/docs/design/rotation.md -->\n\n"+
 		"%s: %d nodes and %d gateways on Cassandra with passwords, roles and client certificates, as processes.\n"+
 		"Every key and certificate was replaced while clients of package `client` called the service, "+
-		"without a retry: by a token, by a JSON Web Token, by a certificate, and over a new connection for each request.\n"+
+		"without a retry: by a token, by a JSON Web Token, by a certificate, and over a new connection for each "+
+		"request.\n"+
 		"After each rotation a gateway was started with the files as they were then, and served 20 calls.\n"+
 		"%d calls, 0 failed.\n\n"+
 		"[The guide](../guide/security.md#rotate-keys-and-certificates) has the steps for operators.\n\n"+
