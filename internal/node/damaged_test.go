@@ -11,6 +11,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"licensed/internal/hideids"
 	"licensed/internal/node"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
@@ -85,8 +86,9 @@ func TestDamagedSnapshotIsRebuilt(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	hash := hideids.Hash("Bayley")
 	if !strings.Contains(log.String(), "snapshot damaged, state rebuilt from events") ||
-		!strings.Contains(log.String(), "customer=Bayley row=Bayley:LicenseAggregate:") {
+		!strings.Contains(log.String(), "customer_hash="+hash+" row="+hash+":LicenseAggregate:") {
 		t.Errorf("not in the log:\n%s", log.String())
 	}
 }

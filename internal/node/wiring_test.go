@@ -11,6 +11,7 @@ import (
 	"connectrpc.com/connect"
 
 	"licensed/cluster/placement"
+	"licensed/internal/hideids"
 	"licensed/internal/node"
 	"licensed/messages/licensedv1"
 )
@@ -92,7 +93,7 @@ func TestEventsAhead(t *testing.T) {
 		}
 		shows(t, n, []string{"licensed_customers_ahead_total " + test.alarm}, nil)
 		during(scrapers{"n": scraped(t, n)}) // The last case is the one that stays.
-		if named := strings.Contains(log.String(), "customer=Bayley ahead="); named != (test.alarm == "1") {
+		if named := strings.Contains(log.String(), "customer_hash="+hideids.Hash("Bayley")+" ahead="); named != (test.alarm == "1") {
 			t.Errorf("%v: the log names the customer: %t", test.behind, named)
 		}
 	}
@@ -121,7 +122,7 @@ func TestLargeCustomersAreTold(t *testing.T) {
 	}
 	shows(t, n, []string{"licensed_customers_large_total 1"}, nil)
 	during(scrapers{"n": scraped(t, n)})
-	if !strings.Contains(log.String(), "customer=Bayley remembered_licences=1 limit=2") {
+	if !strings.Contains(log.String(), "customer_hash="+hideids.Hash("Bayley")+" remembered_licences=1 limit=2") {
 		t.Errorf("the log does not name the customer:\n%s", log.String())
 	}
 	if err := acquire("two"); err != nil {
