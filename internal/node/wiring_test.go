@@ -93,7 +93,8 @@ func TestEventsAhead(t *testing.T) {
 		}
 		shows(t, n, []string{"licensed_customers_ahead_total " + test.alarm}, nil)
 		during(scrapers{"n": scraped(t, n)}) // The last case is the one that stays.
-		if named := strings.Contains(log.String(), "customer_hash="+hideids.Hash("Bayley")+" ahead="); named != (test.alarm == "1") {
+		named := strings.Contains(log.String(), "customer_hash="+hideids.Hash("Bayley")+" ahead=")
+		if named != (test.alarm == "1") {
 			t.Errorf("%v: the log names the customer: %t", test.behind, named)
 		}
 	}
