@@ -20,10 +20,20 @@ import (
 // it is opened, and so do reads of those that begin with "unread".
 type stalled struct {
 	gate
-	read chan struct{}
+	read  chan struct{}
+	roots atomic.Int64 // of which aggregates were told that they are written
 }
 
-func newStalled() *stalled { return &stalled{gate{Journal: memory.New()}, make(chan struct{})} }
+func newStalled() *stalled {
+	return &stalled{gate: gate{Journal: memory.New()}, read: make(chan struct{})}
+}
+
+func (s *stalled) PutRoot(ctx context.Context, r *persistence.Root, done func(error)) {
+	s.gate.PutRoot(ctx, r, func(err error) {
+		done(err)
+		s.roots.Add(1)
+	})
+}
 
 func (s *stalled) Append(ctx context.Context, m *persistence.Mutation, done func(error)) {
 	if strings.HasPrefix(m.Partition.Aggregate, "bad") {
@@ -66,8 +76,11 @@ func TestAbandonedRequestsReleaseTheirSlots(t *testing.T) {
 			results <- err
 		}()
 	}
-	until(t, "all are decided",
-		func() bool { return s.Pending("bad0")+s.Pending("bad1") == customers*each && store.held() == customers })
+	// A root that is written later would be progress: the aggregates would not be stuck any more.
+	until(t, "all are decided", func() bool {
+		return s.Pending("bad0")+s.Pending("bad1") == customers*each && store.held() == customers &&
+			store.roots.Load() == customers
+	})
 	if _, err := s.Execute(t.Context(), "good", add("g", 1)); !errors.Is(err, actors.ErrOverloaded) {
 		t.Errorf("a node whose slots are taken: %v", err)
 	}
