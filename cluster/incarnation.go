@@ -27,6 +27,7 @@ type incarnation struct {
 	// until and named are set by the loop, and read by requests: a lease.Instant, and
 	// whether claimName has ended well.
 	until   atomic.Int64 // end of the lease's validity, 0 while there is none
+	ranOut  atomic.Bool  // the lease did, and was not renewed yet
 	named   atomic.Bool  // no other live process has the node's name, as far as was found: it may take part
 	confirm confirmer
 
@@ -387,10 +388,12 @@ func (i *incarnation) tell(now lease.Instant, out *ownership.Outputs) {
 	switch lapsed := i.hasLease && out.Until == 0 && !out.Ended; {
 	case lapsed && i.lapsed == 0:
 		i.lapsed = now
+		i.ranOut.Store(true)
 		i.node.happened(Happening{Kind: Lapsed, Incarnation: i.id})
 	case !lapsed && i.lapsed != 0 && !out.Ended:
 		i.node.happened(Happening{Kind: Resumed, Incarnation: i.id, Took: now.Sub(i.lapsed)})
 		i.lapsed = 0
+		i.ranOut.Store(false)
 	}
 	for _, row := range out.Changed {
 		i.released(now, row)
