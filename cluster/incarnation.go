@@ -24,10 +24,10 @@ type incarnation struct {
 	host  Host
 	began lease.Instant
 	gates []gate
-	// until and named are set by the loop, and read by requests: a lease.Instant, and
+	// until, lapsed and named are set by the loop, and read by requests: two times of type lease.Instant, and
 	// whether claimName has ended well.
 	until   atomic.Int64 // end of the lease's validity, 0 while there is none
-	ranOut  atomic.Bool  // the lease did, and was not renewed yet
+	lapsed  atomic.Int64 // when the lease ran out that was not renewed since; 0 if it did not
 	named   atomic.Bool  // no other live process has the node's name, as far as was found: it may take part
 	confirm confirmer
 
@@ -44,7 +44,6 @@ type incarnation struct {
 	machine  *ownership.Participant
 	swaps    []ownership.Op // by shard: the last compare-and-set that was begun
 	hasLease bool
-	lapsed   lease.Instant   // since when the lease is not valid; 0 if it is
 	taken    error           // that another process has the name, nil if none
 	reach    ownership.Reach // as last noted
 }
@@ -385,15 +384,14 @@ func (i *incarnation) tell(now lease.Instant, out *ownership.Outputs) {
 			i.node.background.Go(func() { i.claimName(own) })
 		}
 	}
-	switch lapsed := i.hasLease && out.Until == 0 && !out.Ended; {
-	case lapsed && i.lapsed == 0:
-		i.lapsed = now
-		i.ranOut.Store(true)
+	switch since := lease.Instant(i.lapsed.Load()); {
+	case out.Ended || !i.hasLease:
+	case out.Until == 0 && since == 0:
+		i.lapsed.Store(int64(now))
 		i.node.happened(Happening{Kind: Lapsed, Incarnation: i.id})
-	case !lapsed && i.lapsed != 0 && !out.Ended:
-		i.node.happened(Happening{Kind: Resumed, Incarnation: i.id, Took: now.Sub(i.lapsed)})
-		i.lapsed = 0
-		i.ranOut.Store(false)
+	case out.Until != 0 && since != 0:
+		i.lapsed.Store(0)
+		i.node.happened(Happening{Kind: Resumed, Incarnation: i.id, Took: now.Sub(since)})
 	}
 	for _, row := range out.Changed {
 		i.released(now, row)

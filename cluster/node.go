@@ -503,7 +503,7 @@ func (n *Node) Drain(ctx context.Context) error {
 		case <-n.ended:
 			return nil // Closed meanwhile: nothing is held.
 		case <-again.C:
-			if n.current.Load().ranOut.Load() {
+			if n.current.Load().lapsed.Load() != 0 {
 				return fmt.Errorf("drain: %w", ErrLapsed)
 			}
 		case <-ctx.Done():
