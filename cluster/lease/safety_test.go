@@ -184,7 +184,7 @@ func (r *trial) look(peek bool) persistence.Lease {
 // own clock says that its lease has ended.
 func TestNeverDeadWhileValid(t *testing.T) {
 	dead, resumed, ended := 0, 0, 0
-	for seed := range uint64(4000) {
+	for seed := range uint64(10_000) {
 		r := newTrial(seed)
 		r.join(300, lease.NewWatch(timing, self, false).Step)
 		r.join(600, lease.NewWatch(timing, self, false).Step)
@@ -210,8 +210,8 @@ func TestNeverDeadWhileValid(t *testing.T) {
 		}
 		resumed += r.resumed
 	}
-	if dead < 40 || ended < dead*9/10 || resumed < 400 {
-		t.Errorf("%d marks, %d ends and %d leases that were valid again in 4,000 runs: the runs test nothing",
+	if dead < 100 || ended < dead*9/10 || resumed < 1000 {
+		t.Errorf("%d marks, %d ends and %d leases that were valid again in 10,000 runs: the runs test nothing",
 			dead, ended, resumed)
 	}
 }
