@@ -22,9 +22,6 @@ const (
 	probeTimeout = 2 * time.Second
 )
 
-// longBacklog is the number of deferred commands from which on a backlog must not grow.
-const longBacklog = 500
-
 // maxWait is the time after which a request that can be answered otherwise stops waiting for an owner that answers
 // others.
 const maxWait = time.Second
@@ -167,15 +164,11 @@ func (b *breaker) waiting() {
 // hasBacklog reports whether deferred commands waited for the owner lately. The caller holds the lock.
 func (b *breaker) hasBacklog() bool { return time.Since(b.backlog) < 2*(settleEvery+probeTimeout) }
 
-// patience returns the time without an answer of the owner after which an attempt is given up: the usual one, or all
-// that an attempt may take while the owner recovers and that many commands are deferred.
-func (b *breaker) patience(usual time.Duration, deferred int) time.Duration {
+// recovering reports whether the owner answers since the breaker closed again.
+func (b *breaker) recovering() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.recovers && deferred >= longBacklog {
-		return maxWait
-	}
-	return usual
+	return b.recovers
 }
 
 // permit reports whether a request may be sent to the owner. While requests fail, few are, to find out whether the

@@ -111,7 +111,7 @@ func (f *Fallback) Execute(
 	limited := ctx
 	if deferrable {
 		var done func()
-		limited, done = b.limit(ctx, b.patience(f.config.Patience, f.config.Journal.Usage().Commands), longest(ctx))
+		limited, done = b.limit(ctx, f.patience(b), longest(ctx))
 		defer done()
 	}
 	if f.config.Journal.Has(customer) && !planted.Bug(planted.ExecuteBeforeDeferred) {
@@ -132,6 +132,18 @@ func (f *Fallback) Execute(
 		return reply, f.late(err)
 	}
 	return reply, err
+}
+
+// longBacklog is the number of deferred commands from which on a backlog must not grow.
+const longBacklog = 500
+
+// patience returns the time without an answer of the owner after which a command is given up: the usual one, or all
+// that an attempt may take while the owner recovers and many commands are deferred.
+func (f *Fallback) patience(b *breaker) time.Duration {
+	if b.recovering() && f.config.Journal.Usage().Commands >= longBacklog {
+		return maxWait
+	}
+	return f.config.Patience
 }
 
 // longest returns the time that an owner has to answer a request that can be answered otherwise: a quarter of the

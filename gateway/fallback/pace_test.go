@@ -117,10 +117,12 @@ func TestPatienceWhileRecovering(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var all breakers
 		b := all.of(breakerKey{owner: persistence.NewIncarnation()})
-		deferred := longBacklog
+		f := &Fallback{config: Config{
+			Journal: &Journal{length: longBacklog}, Patience: 50 * time.Millisecond,
+		}}
 		want := func(when string, want time.Duration) {
 			t.Helper()
-			if got := b.patience(50*time.Millisecond, deferred); got != want {
+			if got := f.patience(b); got != want {
 				t.Errorf("%s: %v, want %v", when, got, want)
 			}
 		}
@@ -144,7 +146,7 @@ func TestPatienceWhileRecovering(t *testing.T) {
 		b.TryAcquirePermit()
 		b.succeeded()
 		want("after the next outage", maxWait)
-		deferred = longBacklog - 1
+		f.config.Journal.length = longBacklog - 1
 		want("when nearly all is settled", 50*time.Millisecond)
 	})
 }
