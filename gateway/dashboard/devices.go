@@ -140,9 +140,7 @@ func (d *Dashboard) devices(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	d.removals(r.Context(), &v)
-	if v.Done = r.FormValue("removed"); v.Done != "" {
-		v.Done = d.deviceName(r.Context(), customer, v.Done)
-	}
+	v.Done = v.nameOf(r.FormValue("removed"))
 	v.Ended, _ = strconv.ParseUint(r.FormValue("ended"), 10, 32) // Absent: none.
 	return d.render(w, http.StatusOK, "devices", "",
 		view{Title: "Devices of " + customer, Customer: customer, Section: "customers", Body: v})
@@ -243,17 +241,14 @@ func (d *Dashboard) askRemoval(w http.ResponseWriter, r *http.Request) error {
 	default:
 		return err
 	}
-	v.Name = d.deviceName(r.Context(), v.Customer, v.Device)
+	devices, _ := d.devicesOf(r.Context(), v.Customer) // The page is of use without the name.
+	v.Name = devices.nameOf(v.Device)
 	return d.render(w, http.StatusOK, "remove", "",
 		view{Title: "Remove " + v.Name, Customer: v.Customer, Section: "customers", Body: v})
 }
 
-// deviceName returns the name of a device for people: its id if it has none, or if that cannot be asked.
-func (d *Dashboard) deviceName(ctx context.Context, customer, device string) string {
-	v, err := d.devicesOf(ctx, customer)
-	if err != nil {
-		return device
-	}
+// nameOf returns the name of a device for people: its id if it has none, or is not among them.
+func (v devicesView) nameOf(device string) string {
 	for _, list := range [][]deviceView{v.Devices, v.Removed, v.Merged} {
 		for _, view := range list {
 			if view.DeviceId == device {
