@@ -103,8 +103,13 @@ func (l *lists) check(chain []*x509.Certificate, now time.Time, acceptExpired bo
 func (c *Certificates) Check(chains [][]*x509.Certificate) error {
 	c.mu.Lock()
 	c.look()
-	lists, log := c.lists, c.options.Log
+	lists := c.lists
 	c.mu.Unlock()
+	return c.check(lists, chains)
+}
+
+// check is Check by these lists; nil for none.
+func (c *Certificates) check(lists *lists, chains [][]*x509.Certificate) error {
 	if lists == nil || len(chains) == 0 {
 		return nil
 	}
@@ -119,6 +124,9 @@ func (c *Certificates) Check(chains [][]*x509.Certificate) error {
 		}
 	}
 	c.refusals.count(first)
+	c.mu.Lock()
+	log := c.options.Log
+	c.mu.Unlock()
 	log.Warn("certificate refused", "subject", chains[0][0].Subject.String(), "error", first, "crl", c.files.CRL)
 	return first
 }

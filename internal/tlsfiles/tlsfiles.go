@@ -244,7 +244,7 @@ func (c *Certificates) use(read contents) error {
 				return fmt.Errorf("%scrl: %s: %w", c.prefix, c.files.CRL, err)
 			}
 			expiry = append(expiry, lists.expiry(c.files.CRL)...)
-			server.VerifyConnection = func(s tls.ConnectionState) error { return c.Check(s.VerifiedChains) }
+			server.VerifyConnection = func(s tls.ConnectionState) error { return c.check(lists, s.VerifiedChains) }
 		}
 		server.ClientCAs, server.ClientAuth, client.RootCAs = pool, tls.RequireAndVerifyClientCert, pool
 		// A session that is resumed shows no certificate, also after its CA is not trusted any more.
