@@ -187,7 +187,7 @@ func (c *Config) Validate() error {
 		_, err = c.AdminTLS.OpenServer("admin-tls-", tlsfiles.Options{})
 	}
 	for _, risk := range c.AcceptRisks {
-		if err == nil && risk != RiskExpiredCRL &&
+		if err == nil && risk != tlsfiles.RiskExpiredCRL &&
 			!slices.ContainsFunc(Risks, func(r Risk) bool { return r.Name == risk }) {
 			err = fmt.Errorf("accept-risk: %q is no risk of a process; there are %s", risk, riskNames())
 		}

@@ -87,10 +87,7 @@ func (c *Config) ofGateway(address string) string {
 
 func apiProtected(c *Config) bool { return c.APITLS.Cert != "" && c.AuthFile != "" }
 
-// RiskExpiredCRL is the risk of revocation lists that expired: what was revoked since is not known. It belongs to no
-// port.
-const RiskExpiredCRL = "expired-crl"
-
+// expiredCRLDanger is what tlsfiles.RiskExpiredCRL risks, which belongs to no port.
 const expiredCRLDanger = "certificates are accepted that were revoked after a revocation list expired"
 
 // riskNames returns the names of all risks.
@@ -99,7 +96,7 @@ func riskNames() string {
 	for _, r := range Risks {
 		names = append(names, r.Name)
 	}
-	names = append(names, RiskExpiredCRL)
+	names = append(names, tlsfiles.RiskExpiredCRL)
 	return strings.Join(names, ", ")
 }
 
@@ -170,14 +167,14 @@ func (n *Node) checkExposure(context.Context) error {
 		n.log.Warn("risk accepted", "risk", p.Name, "address", p.Address, "danger", p.Danger, "remedy", p.Remedy)
 	}
 	if n.acceptsExpiredCRLs() {
-		n.log.Warn("risk accepted", "risk", RiskExpiredCRL, "danger", expiredCRLDanger)
+		n.log.Warn("risk accepted", "risk", tlsfiles.RiskExpiredCRL, "danger", expiredCRLDanger)
 	}
 	return nil
 }
 
 // acceptsExpiredCRLs reports whether revocation lists that expired are used all the same.
 func (n *Node) acceptsExpiredCRLs() bool {
-	return slices.Contains(n.config.AcceptRisks, RiskExpiredCRL)
+	return slices.Contains(n.config.AcceptRisks, tlsfiles.RiskExpiredCRL)
 }
 
 // acceptedRisk reports whether a risk was accepted that exists.
@@ -197,8 +194,8 @@ func (n *Node) exposureWarnings() (all []*licensedv1.ClusterWarning) {
 	if n.acceptsExpiredCRLs() {
 		all = append(all, &licensedv1.ClusterWarning{
 			Level: licensedv1.WarningLevel_WARNING_LEVEL_WARNING, Node: n.name, Runbook: "accepted-risks",
-			Text:     fmt.Sprintf("%s accepts the risk %s: %s", n.name, RiskExpiredCRL, expiredCRLDanger),
-			NextStep: "Replace the lists before they expire, and remove --accept-risk " + RiskExpiredCRL + ".",
+			Text:     fmt.Sprintf("%s accepts the risk %s: %s", n.name, tlsfiles.RiskExpiredCRL, expiredCRLDanger),
+			NextStep: "Replace the lists before they expire, and remove --accept-risk " + tlsfiles.RiskExpiredCRL + ".",
 		})
 	}
 	return all

@@ -20,6 +20,10 @@ var (
 	ErrExpiredCRL = errors.New("revocation list expired; replace it in the CRL file")
 )
 
+// RiskExpiredCRL names the risk of revocation lists that expired, which Options.AcceptExpiredCRLs accepts: certificates
+// are accepted that were revoked since.
+const RiskExpiredCRL = "expired-crl"
+
 // lists are certificate revocation lists by their issuers.
 type lists struct {
 	// byIssuer has the newest list of each CA of the CA file, by the bytes of its certificate.

@@ -182,7 +182,7 @@ func (o *Options) setAll(params url.Values) error {
 	// A certificate of any kind turns encryption on; tls=true alone uses the system's
 	// roots.
 	certificates, err := encryption.Open("tls_", tlsfiles.Options{
-		AcceptExpiredCRLs: slices.Contains(o.AcceptRisks, RiskExpiredCRL),
+		AcceptExpiredCRLs: slices.Contains(o.AcceptRisks, tlsfiles.RiskExpiredCRL),
 	})
 	switch {
 	case err != nil:

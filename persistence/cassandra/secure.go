@@ -9,10 +9,6 @@ import (
 	"github.com/gocql/gocql"
 )
 
-// RiskExpiredCRL is the risk of revocation lists that expired: a Cassandra node whose certificate was revoked since is
-// accepted.
-const RiskExpiredCRL = "expired-crl"
-
 // secure sets who the process is to Cassandra and how connections are encrypted. The driver keeps for all connections
 // what it is given at first; password and TLS are asked for here at each connection.
 func secure(cfg *gocql.ClusterConfig, o *Options) {
