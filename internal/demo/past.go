@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"context"
 	_ "embed"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/google/uuid"
 
 	"licensed/client"
 	"licensed/messages/licensedv1"
@@ -91,6 +94,7 @@ type past struct {
 	clock   *Clock
 	service PastService
 	random  *rand.Rand
+	ids     *rand.ChaCha8 // of commands
 	due     steps
 	told    Told
 }
@@ -119,8 +123,11 @@ func (s *steps) Pop() any {
 // Past has customers live from c.From to c.To, through the API of a service that runs by this clock: nothing is
 // recorded that the service did not decide itself. Errors: those of the service that are no refusals.
 func Past(ctx context.Context, c PastConfig, clock *Clock, service PastService) (Told, error) {
+	var seed [32]byte
+	binary.LittleEndian.PutUint64(seed[:], c.Seed)
 	p := &past{
 		PastConfig: c, clock: clock, service: service, random: rand.New(rand.NewPCG(c.Seed, 1)),
+		ids: rand.NewChaCha8(seed),
 	}
 	for i := range c.Customers {
 		p.moveIn(i)
@@ -155,11 +162,8 @@ func (p *past) between(low, high time.Duration) time.Duration {
 // chance is true in percent of a hundred cases.
 func (p *past) chance(percent int) bool { return p.random.IntN(100) < percent }
 
-// commandID returns the id of a new command: a UUID of the past's own randomness.
-func (p *past) commandID() string {
-	return fmt.Sprintf("%08x-%04x-4%03x-%x%03x-%012x", p.random.Uint32(), p.random.IntN(1<<16), p.random.IntN(1<<12),
-		8+p.random.IntN(4), p.random.IntN(1<<12), p.random.Int64N(1<<48))
-}
+// commandID returns the id of a new command, of the past's own randomness.
+func (p *past) commandID() string { return uuid.Must(uuid.NewRandomFromReader(p.ids)).String() }
 
 // say sends a command, one of thirty twice, as phones do on bad networks. rule is the one that refused it, if any.
 func say[Q, A any](
